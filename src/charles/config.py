@@ -1,0 +1,299 @@
+"""Every setting, as frozen dataclasses. A field's docstring is its help text on the command line.
+
+Values are checked when a config is made; nothing is assigned afterwards. The server sends a whole
+:class:`TrainConfig` to those who connect, so a collector or a player needs no settings of its own.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from charles.errors import require
+from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
+from charles.sample import PixelFormat
+
+GameName = Literal["town", "deepgtav"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameConfig:
+    """Which game, and what it shows."""
+
+    name: GameName = "town"
+    """``town`` is built in; ``deepgtav`` is GTA V, or anything that speaks its protocol."""
+    host: str = "127.0.0.1"
+    """Where the game listens (deepgtav)."""
+    port: int = 8000
+    """Port the game listens on (deepgtav)."""
+    seeds: tuple[int, int] = (0, 1000)
+    """Worlds to collect in: first, and one past the last. Evaluation uses others."""
+    vehicles: int = 14
+    """Traffic around the car (town)."""
+    pedestrians: int = 14
+    """Pedestrians around the car (town)."""
+    weathers: tuple[str, ...] = ("clear", "overcast", "rain", "fog")
+    """Weathers to choose from."""
+    hours: tuple[float, float] = (0.0, 24.0)
+    """Times of day to choose from."""
+    is_realtime: bool = False
+    """Let the built-in game run by the wall clock; a player always does."""
+
+    def __post_init__(self) -> None:
+        low, high = self.seeds
+        require(0 <= low < high, "game.seeds", "be two rising numbers from 0 on", self.seeds)
+        require(0 < self.port < 65536, "game.port", "lie in 1..65535", self.port)
+        require(self.vehicles >= 0, "game.vehicles", "be 0 or more", self.vehicles)
+        require(self.pedestrians >= 0, "game.pedestrians", "be 0 or more", self.pedestrians)
+        require(len(self.weathers) > 0, "game.weathers", "name at least one", self.weathers)
+        first, last = self.hours
+        require(0 <= first <= last <= 24, "game.hours", "be two rising hours", self.hours)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameConfig:
+    """The frames that are stored and learned from."""
+
+    height: int = 270
+    """Frame height in pixels."""
+    width: int = 480
+    """Frame width in pixels."""
+    pixel_format: PixelFormat = "yuv420"
+    """``rgb``, or ``yuv420`` at half the memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbConfig:
+    """Pushing the car off the expert's path, so that its way back is recorded."""
+
+    every_s: float = 4.0
+    """Mean time between two pushes; 0 switches them off."""
+    duration_s: tuple[float, float] = (0.3, 1.0)
+    """Shortest and longest push."""
+    steering: float = 0.5
+    """Standard deviation of the steering that is added."""
+    acceleration_braking: float = 0.3
+    """Standard deviation of the acceleration/braking that is added."""
+
+    def __post_init__(self) -> None:
+        require(self.every_s >= 0, "perturb.every_s", "be 0 or more", self.every_s)
+        low, high = self.duration_s
+        require(0 < low <= high, "perturb.duration_s", "be two rising times", self.duration_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnstuckConfig:
+    """When a car counts as stuck: too little distance travelled in the last seconds."""
+
+    window_s: float = 8.0
+    """How far back to look."""
+    distance_m: float = 3.0
+    """Least distance travelled in that time."""
+
+    def __post_init__(self) -> None:
+        require(self.window_s > 0, "unstuck.window_s", "be positive", self.window_s)
+        require(self.distance_m > 0, "unstuck.distance_m", "be positive", self.distance_m)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """What a collector does."""
+
+    rate_hz: float = 30.0
+    """Instants per second of game time."""
+    scene_s: float = 40.0
+    """Game time after which world, weather and time of day change."""
+    perturb: PerturbConfig = field(default_factory=PerturbConfig)
+    unstuck: UnstuckConfig = field(default_factory=UnstuckConfig)
+
+    def __post_init__(self) -> None:
+        require(self.rate_hz > 0, "collect.rate_hz", "be positive", self.rate_hz)
+        require(self.scene_s > 0, "collect.scene_s", "be positive", self.scene_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancingConfig:
+    """How samples are balanced while they are collected."""
+
+    version: Literal["v3", "none"] = "v3"
+    """``v3``: a set has one sample for each bin of each output; ``none``: every sample counts."""
+    patience: int = 600
+    """Candidates seen without progress after which a set goes out without its missing bins."""
+
+    def __post_init__(self) -> None:
+        require(self.patience > 0, "balancing.patience", "be positive", self.patience)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Buffers, history and the disk copy."""
+
+    buffer_capacity: int = 25_000
+    """Samples per output's buffer."""
+    keep_fraction: float = 0.9
+    """Training pauses while a buffer holds less than this; it first starts with full buffers."""
+    reuse: int = 1
+    """How many times a sample is drawn before it is dropped."""
+    history_length: int = 60
+    """Past instants that a sample remembers."""
+    slots_per_collector: int = 160
+    """Frame slots that one collector may hold."""
+    max_collectors: int = 8
+    """Most collectors at once."""
+    is_stored: bool = True
+    """Keep a disk copy of the buffers, so that a restart refills them at once."""
+    balancing: BalancingConfig = field(default_factory=BalancingConfig)
+
+    def __post_init__(self) -> None:
+        require(self.buffer_capacity > 0, "data.buffer_capacity", "be positive",
+                self.buffer_capacity)  # fmt: skip
+        require(0 < self.keep_fraction <= 1, "data.keep_fraction", "lie in (0, 1]",
+                self.keep_fraction)  # fmt: skip
+        require(self.reuse > 0, "data.reuse", "be positive", self.reuse)
+        require(self.history_length >= 0, "data.history_length", "be 0 or more",
+                self.history_length)  # fmt: skip
+        require(self.slots_per_collector > 0, "data.slots_per_collector", "be positive",
+                self.slots_per_collector)  # fmt: skip
+        require(self.max_collectors > 0, "data.max_collectors", "be positive",
+                self.max_collectors)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The network: a compact convolutional driver."""
+
+    input_height: int = 90
+    """Height the frame is averaged down to inside the step."""
+    input_width: int = 160
+    """Width the frame is averaged down to inside the step."""
+    crop_top: float = 0.3
+    """Share of the frame cut off at the top (sky)."""
+    widths: tuple[int, ...] = (24, 32, 48, 64)
+    """Channels of the convolutional stages; each halves the resolution."""
+    dense: tuple[int, ...] = (128,)
+    """Hidden widths after image, speed and purpose are joined."""
+    with_speed: bool = True
+    """Give the network the speed."""
+    with_purpose: bool = True
+    """Give the network direction and distance of the target."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.crop_top < 1, "network.crop_top", "lie in [0, 1)", self.crop_top)
+        require(len(self.widths) > 0, "network.widths", "have at least one stage", self.widths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Augmentation inside the training step."""
+
+    brightness: float = 0.2
+    """Largest change of brightness, as a share of the range."""
+    contrast: float = 0.2
+    """Largest relative change of contrast."""
+    flip: float = 0.5
+    """Probability of mirroring the frame, with steering and purpose mirrored too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with warm-up."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    warmup_steps: int = 200
+    """Steps over which the rate rises linearly from 0."""
+    decay_steps: int = 0
+    """Steps after which a cosine has brought the rate to a tenth; 0 keeps it constant."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay, on kernels only."""
+    clip_norm: float = 1.0
+    """Largest global gradient norm."""
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, "optimizer.learning_rate", "be positive",
+                self.learning_rate)  # fmt: skip
+        require(self.warmup_steps >= 0, "optimizer.warmup_steps", "be 0 or more",
+                self.warmup_steps)  # fmt: skip
+        require(self.clip_norm > 0, "optimizer.clip_norm", "be positive", self.clip_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When parameters are saved, and how many are kept."""
+
+    every_steps: int = 250
+    """Steps between two checkpoints."""
+    keep: int = 3
+    """Newest checkpoints kept."""
+
+    def __post_init__(self) -> None:
+        require(self.every_steps > 0, "checkpoint.every_steps", "be positive", self.every_steps)
+        require(self.keep > 0, "checkpoint.keep", "be positive", self.keep)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayConfig:
+    """What a player does."""
+
+    rate_hz: float = 30.0
+    """Predictions per second."""
+    unstuck: UnstuckConfig = field(default_factory=UnstuckConfig)
+
+    def __post_init__(self) -> None:
+        require(self.rate_hz > 0, "play.rate_hz", "be positive", self.rate_hz)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """Where collectors and players find the server."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; loopback unless told otherwise."""
+    port: int = 5555
+    """Port to listen on."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.port < 65536, "server.port", "lie in 1..65535", self.port)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole run: game, data, network, training."""
+
+    run_dir: Path = Path("runs/live")
+    """Where checkpoints, samples, logs and the config of this run go."""
+    seed: int = 0
+    """Seed of everything that is random."""
+    steps: int = 100_000
+    """Training steps after which the run ends."""
+    minutes: float = 0.0
+    """Wall-clock minutes after which the run ends; 0 for no limit."""
+    batch_size: int = 32
+    """Samples per step, drawn in equal parts from every output's buffer."""
+    log_every: int = 10
+    """Steps between two log lines."""
+    outputs: tuple[OutputConfig, ...] = (ACCELERATION_BRAKING, STEERING)
+    """What the network predicts."""
+    game: GameConfig = field(default_factory=GameConfig)
+    frame: FrameConfig = field(default_factory=FrameConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    play: PlayConfig = field(default_factory=PlayConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+
+    def __post_init__(self) -> None:
+        require(self.steps > 0, "steps", "be positive", self.steps)
+        require(self.minutes >= 0, "minutes", "be 0 or more", self.minutes)
+        require(self.log_every > 0, "log_every", "be positive", self.log_every)
+        require(len(self.outputs) > 0, "outputs", "name at least one output", self.outputs)
+        parts = len(self.outputs)
+        rule = f"be a positive multiple of the number of outputs ({parts})"
+        is_multiple = self.batch_size > 0 and self.batch_size % parts == 0
+        require(is_multiple, "batch_size", rule, self.batch_size)
+        share = self.batch_size // parts
+        require(share <= self.data.buffer_capacity, "data.buffer_capacity",
+                f"hold a batch's share ({share})", self.data.buffer_capacity,
+                "Use larger buffers or a smaller batch_size.")  # fmt: skip

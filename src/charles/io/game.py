@@ -1,0 +1,115 @@
+"""The one protocol that every game speaks to Charles.
+
+A game is a stream of instants. :meth:`Game.tick` moves to the next instant and returns what the
+game tells about it; :meth:`Game.grab` hands out the pixels of that same instant. The two are apart
+because pixels are the expensive half: a collector that sees from the telemetry alone that the
+sample is not wanted never asks for them.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+WEATHERS = ("clear", "overcast", "rain", "fog")
+"""Weathers every adapter understands; an adapter maps them to its game's own names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Where and how to start. ``None`` leaves the choice to the game, at random."""
+
+    seed: int | None = None
+    """Which world, for games that generate one; also seeds the game's own random choices."""
+    car: str | None = None
+    """The game's own name of a vehicle."""
+    weather: str | None = None
+    """One of :data:`WEATHERS`."""
+    time_of_day_h: float | None = None
+    """Hour, 0 to 24."""
+    place: tuple[float, float] | None = None
+    """World coordinates in metres; the game takes the nearest place on a road."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """What a game tells about one instant, pixels apart."""
+
+    captured_ns: int
+    """When the instant was captured, monotonic clock; stepped games count simulated time."""
+    controls: np.ndarray
+    """Controls that apply at this instant, float32 ``[A]`` in [-1, 1]."""
+    label: np.ndarray | None
+    """What the expert would do here, float32 ``[A]``; ``None`` while the game cannot tell."""
+    speed_mps: float
+    """Speed over ground, 0 or more."""
+    purpose: np.ndarray
+    """Target's direction (radians, positive right) and distance (m), float32 ``[2]``."""
+    location: tuple[float, float, float]
+    """Position in the game's world, metres."""
+    weather: str = "clear"
+    """One of :data:`WEATHERS`."""
+    time_of_day_h: float = 12.0
+    """Hour, 0 to 24."""
+    is_collision: bool = False
+    """Whether a collision began since the last instant."""
+    is_off_road: bool = False
+    """Whether the car is off the road."""
+
+
+@runtime_checkable
+class Game(Protocol):
+    """A game that Charles can watch and drive. Used from one thread of one process.
+
+    Order of calls: ``reset`` first; then, per instant, ``tick``, at most one ``grab``, at most one
+    ``act``; ``teleport`` and ``set_npc`` at any time between; ``close`` last, and always.
+    """
+
+    controls: tuple[str, ...]
+    """Names of the controls, in the order of every controls array."""
+    frame_shape: tuple[int, int, int]
+    """``(H, W, 3)`` of the frames that :meth:`grab` writes."""
+    is_realtime: bool
+    """Whether instants come by the wall clock (``True``) or one by one as asked (``False``)."""
+
+    def reset(self, scene: Scene) -> None:
+        """Build the scene with the NPC driving. May take seconds.
+
+        Raises:
+            GameError: The game cannot be reached or does not start.
+        """
+        ...
+
+    def tick(self) -> Telemetry:
+        """Move to the next instant and return it; blocks until there is one.
+
+        Raises:
+            GameError: No instant came in time, or the connection was lost for good.
+        """
+        ...
+
+    def grab(self, out: np.ndarray) -> None:
+        """Write the pixels of the last tick's instant into ``out``, RGB uint8 ``[H, W, 3]``."""
+        ...
+
+    def act(self, controls: np.ndarray) -> None:
+        """Apply ``controls``, float32 ``[A]`` in [-1, 1], from the next instant on, until replaced.
+
+        Has no effect while the NPC drives.
+
+        Raises:
+            GameError: A value is not finite or out of range.
+        """
+        ...
+
+    def set_npc(self, is_driving: bool) -> None:
+        """Let the game's own driver drive, or stop it; stopping starts from neutral controls."""
+        ...
+
+    def teleport(self, place: tuple[float, float] | None = None) -> None:
+        """Put the car on a road: near ``place``, or anywhere. Keeps weather, time and driver."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; the car is left with neutral controls. May be called twice."""
+        ...

@@ -1,0 +1,136 @@
+"""Keeping a rate on absolute deadlines, and measuring how well a stream of instants kept one."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from charles.errors import require
+
+NS_PER_S = 1_000_000_000
+
+
+class RateKeeper:
+    """Holds a loop to a rate by absolute deadlines, so that errors never add up.
+
+    A loop that falls behind by more than a period skips the deadlines it cannot make and counts
+    them as missed; it does not race to catch up. Use from one thread.
+
+    Args:
+        rate_hz: Ticks per second, positive.
+    """
+
+    def __init__(self, rate_hz: float) -> None:
+        require(rate_hz > 0, "rate_hz", "be positive", rate_hz)
+        self.period_ns = round(NS_PER_S / rate_hz)
+        self.missed = 0
+        self._deadline_ns = time.monotonic_ns()
+
+    def wait(self) -> int:
+        """Sleep until the next deadline.
+
+        Returns:
+            How late the loop woke, in nanoseconds after the deadline it was meant to make.
+        """
+        self._deadline_ns += self.period_ns
+        now_ns = time.monotonic_ns()
+        behind = (now_ns - self._deadline_ns) // self.period_ns
+        if behind > 0:
+            self.missed += behind
+            self._deadline_ns += behind * self.period_ns
+        while now_ns < self._deadline_ns:
+            time.sleep((self._deadline_ns - now_ns) / NS_PER_S)
+            now_ns = time.monotonic_ns()
+        return now_ns - self._deadline_ns
+
+    def restart(self) -> None:
+        """Start a new series of deadlines now, as after a pause; nothing is counted as missed."""
+        self._deadline_ns = time.monotonic_ns()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantiles:
+    """Median, tail and worst of a series, in the unit of the series."""
+
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Quantiles":
+        """Quantiles of ``values`` ``[N]``; all zero for an empty series."""
+        if len(values) == 0:
+            return cls(p50=0.0, p95=0.0, p99=0.0, max=0.0)
+        p50, p95, p99 = np.percentile(values, (50, 95, 99))
+        return cls(p50=float(p50), p95=float(p95), p99=float(p99), max=float(np.max(values)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CadenceReport:
+    """How well a stream kept its rate."""
+
+    instants: int
+    """Instants seen."""
+    rate_hz: float
+    """Instants per second between the first and the last of the window."""
+    period_ms: Quantiles
+    """Time between neighbours, in the window."""
+    late: int
+    """Instants that came more than half a period after they were due."""
+    duplicate: int
+    """Instants with the capture time of the one before."""
+    stale: int
+    """Instants whose pixels did not change although the clock moved on."""
+
+
+class Cadence:
+    """Measures the cadence of a stream of capture times. Bounded memory; use from one thread.
+
+    Args:
+        rate_hz: The rate the stream is meant to keep; 0 for a stepped game, where nothing is late.
+        window: How many of the newest periods the quantiles are taken over.
+    """
+
+    def __init__(self, rate_hz: float, window: int = 3000) -> None:
+        require(rate_hz >= 0, "rate_hz", "be 0 or more", rate_hz)
+        self._late_ns = 1.5 * NS_PER_S / rate_hz if rate_hz else float("inf")
+        self._periods_ns: deque[int] = deque(maxlen=window)
+        self._last_ns: int | None = None
+        self._instants = self._late = self._duplicate = self._stale = 0
+
+    def add(self, captured_ns: int, *, is_stale: bool = False) -> None:
+        """Count one instant.
+
+        Args:
+            captured_ns: When its pixels were captured, monotonic clock.
+            is_stale: Whether its pixels are those of the instant before.
+        """
+        self._instants += 1
+        self._stale += is_stale
+        if self._last_ns is not None:
+            period_ns = captured_ns - self._last_ns
+            if period_ns <= 0:
+                self._duplicate += 1
+                return
+            self._late += period_ns > self._late_ns
+            self._periods_ns.append(period_ns)
+        self._last_ns = captured_ns
+
+    def pause(self) -> None:
+        """Forget the last instant, so that a wanted pause (a reset) is not counted as lateness."""
+        self._last_ns = None
+
+    def report(self) -> CadenceReport:
+        """The cadence so far."""
+        periods = np.asarray(self._periods_ns, dtype=np.float64)
+        total_s = periods.sum() / NS_PER_S
+        return CadenceReport(
+            instants=self._instants,
+            rate_hz=len(periods) / total_s if total_s else 0.0,
+            period_ms=Quantiles.of(periods / 1e6),
+            late=self._late,
+            duplicate=self._duplicate,
+            stale=self._stale,
+        )
