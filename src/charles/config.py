@@ -191,6 +191,8 @@ class AugmentConfig:
     """Largest relative change of contrast."""
     flip: float = 0.5
     """Probability of mirroring the frame, with steering and purpose mirrored too."""
+    hide_speed: float = 0.0
+    """Probability of hiding the speed, so that standing still is no reason to stand still."""
 
 
 @dataclass(frozen=True, kw_only=True)

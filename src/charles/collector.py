@@ -1,0 +1,278 @@
+"""The collector: watches a game played by its expert and writes balanced samples.
+
+Its way with one instant: ask the game for it, let the balancing say from the label alone whether
+the sample is wanted, and only then capture the pixels, straight into a slot of the shared pool.
+A balanced set is published when it is complete. Everything it needs to know comes from the server.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+
+from charles.config import ServerConfig, TrainConfig
+from charles.data.balancing import make_balancer
+from charles.data.history import History
+from charles.data.pixels import to_pixels
+from charles.data.pool import Lane
+from charles.errors import ConfigError, WireError
+from charles.io.game import WEATHERS, Game, Scene, Telemetry
+from charles.io.games import make_game as make_known_game
+from charles.perturb import Perturber
+from charles.process import stop_on_signals
+from charles.sample import SampleFlag
+from charles.server import Connection, Demand, Welcome
+from charles.timing import Cadence
+from charles.ui.console import CollectConsole, CollectView
+from charles.unstuck import Unstuck
+
+GameMaker = Callable[[TrainConfig, int], Game]
+"""Makes the game of a run from its config and a seed."""
+
+STARVED_SLEEP_S = 0.005
+
+
+@dataclass
+class Tally:
+    """What a collector counted."""
+
+    instants: int = 0
+    samples: int = 0
+    starved: int = 0
+    unlabelled: int = 0
+    scenes: int = 0
+    unstucks: int = 0
+    collisions: int = 0
+
+
+class Collector:
+    """Turns a game's instants into balanced samples in the shared pool. One thread only.
+
+    Args:
+        game: The game; the caller closes it.
+        config: The run's settings.
+        lane: This collector's way into the pool; the caller closes it.
+        collector_id: Its number, from the server.
+        stop: Set to leave a wait for free slots.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        config: TrainConfig,
+        lane: Lane,
+        *,
+        collector_id: int,
+        stop: threading.Event,
+    ) -> None:
+        collect = config.collect
+        rng = np.random.default_rng((config.seed, collector_id))
+        spec = lane.spec.pool.sample
+        if tuple(game.controls) != spec.controls:
+            raise ConfigError(
+                f"game controls must be {spec.controls} as the trainer expects, got "
+                f"{tuple(game.controls)}. Start the trainer with the same game."
+            )
+        self.tally = Tally()
+        self.cadence = Cadence(collect.rate_hz if game.is_realtime else 0.0)
+        self.balancer = make_balancer(
+            config.data.balancing, config.outputs, spec.controls, seed=int(rng.integers(2**31))
+        )
+        self._game, self._config, self._lane, self._stop = game, config, lane, stop
+        self._id = collector_id
+        self._spec = spec
+        self._rng = rng
+        self._perturber = Perturber(
+            collect.perturb, spec.controls, rate_hz=collect.rate_hz, rng=rng
+        )
+        self._unstuck = Unstuck(collect.unstuck, collect.rate_hz)
+        self._history = History(spec.history_length, spec.history_features)
+        self._frame = np.empty((spec.height, spec.width, 3), np.uint8)
+        self._scene_ticks = round(collect.scene_s * collect.rate_hz)
+        self._ticks_left = 0
+        self._episode = 0
+        self._sequence = 0
+        self._is_npc_driving = True
+        self.wanted_weather: str | None = None
+
+    def step(self) -> None:
+        """Handle one instant: change the scene if it is time, observe, sample, push, remember."""
+        if self._ticks_left <= 0:
+            self._change_scene()
+        self._ticks_left -= 1
+        telemetry = self._game.tick()
+        self.tally.instants += 1
+        self.cadence.add(telemetry.captured_ns)
+        if telemetry.is_collision or self._unstuck.add(telemetry.speed_mps):
+            self._put_elsewhere(telemetry)
+            return
+        is_pushed = self._perturber.step()
+        if telemetry.label is None:
+            self.tally.unlabelled += 1
+        else:
+            self._consider(telemetry, telemetry.label)
+        self._drive(telemetry, is_pushed)
+        self._history.append(telemetry.controls, telemetry.speed_mps, telemetry.purpose)
+
+    def _change_scene(self) -> None:
+        low, high = self._config.game.seeds
+        weather, self.wanted_weather = self.wanted_weather, None
+        self._game.reset(Scene(seed=int(self._rng.integers(low, high)), weather=weather))
+        self._ticks_left = self._scene_ticks
+        self.tally.scenes += 1
+        self._begin_episode()
+
+    def _put_elsewhere(self, telemetry: Telemetry) -> None:
+        self.tally.collisions += telemetry.is_collision
+        self.tally.unstucks += not telemetry.is_collision
+        self._game.teleport()
+        self._begin_episode()
+
+    def _begin_episode(self) -> None:
+        self._episode += 1
+        self._history.clear()
+        self._perturber.reset()
+        self._unstuck.reset()
+        self.cadence.pause()
+        if not self._is_npc_driving:
+            self._let_npc_drive(True)
+
+    def _drive(self, telemetry: Telemetry, is_pushed: bool) -> None:
+        """Take the wheel while a push lasts, and hand it back after."""
+        if is_pushed:
+            if self._is_npc_driving:
+                self._let_npc_drive(False)
+            action = telemetry.controls if telemetry.label is None else telemetry.label
+            self._game.act(self._perturber.apply(action))
+        elif not self._is_npc_driving:
+            self._let_npc_drive(True)
+
+    def _let_npc_drive(self, is_driving: bool) -> None:
+        self._game.set_npc(is_driving)
+        self._is_npc_driving = is_driving
+
+    def _consider(self, telemetry: Telemetry, label: np.ndarray) -> None:
+        """Capture the sample if an output's set wants it, and publish the sets it completes."""
+        output = self.balancer.wants(label)
+        if output is None:
+            return
+        slot = self._claim()
+        if slot is None:
+            self.tally.starved += 1
+            return
+        self._write(slot, telemetry, label, output)
+        self.tally.samples += 1
+        self.balancer.add(output, label, slot)
+        for _, slots in self.balancer.take_completed():
+            self._lane.publish(slots)
+
+    def _claim(self) -> int | None:
+        """A free slot. A stepped game waits for one; a real-time game cannot, and loses it."""
+        slot = self._lane.claim()
+        while slot is None and not self._game.is_realtime:
+            if self._stop.wait(STARVED_SLEEP_S) or not self._lane.is_owner_alive():
+                return None
+            slot = self._lane.claim()
+        return slot
+
+    def _write(self, slot: int, telemetry: Telemetry, label: np.ndarray, output: int) -> None:
+        with self._lane.writing(slot) as (header, pixels):
+            if self._spec.pixel_format == "rgb":
+                self._game.grab(pixels)
+            else:
+                self._game.grab(self._frame)
+                to_pixels(self._frame, self._spec, pixels)
+            header["captured_ns"] = telemetry.captured_ns
+            header["applied_ns"] = time.monotonic_ns()
+            header["episode"] = (self._id << 32) | self._episode
+            header["frame_index"] = self.tally.instants
+            header["collector"] = self._id
+            header["flags"] = self._perturber.flag | SampleFlag.NONE
+            header["picked_for"] = output
+            header["weather"] = WEATHERS.index(telemetry.weather)
+            header["time_of_day_h"] = telemetry.time_of_day_h
+            header["speed_mps"] = telemetry.speed_mps
+            header["controls"] = telemetry.controls
+            header["label"] = label
+            header["purpose"] = telemetry.purpose
+            self._history.write_into(header["history"])
+
+
+def collect(
+    server: ServerConfig,
+    make_game: GameMaker | None = None,
+    *,
+    stop: threading.Event | None = None,
+    has_console: bool = True,
+) -> None:
+    """Collect for the server until told to stop. Blocks; survives restarts of the server.
+
+    Args:
+        server: Where the server is.
+        make_game: Makes the game, for games that Charles does not know; by default the game that
+            the server's config names.
+        stop: Set it to stop; by default SIGINT and SIGTERM do.
+        has_console: Whether to show what is being collected.
+
+    Raises:
+        CharlesError: The game cannot be started, or the server refused this collector.
+    """
+    stop = stop or stop_on_signals()
+    maker = make_game or (lambda config, seed: make_known_game(config.game, config.frame, seed=seed))
+    with closing(Connection(server, "collector")) as connection:
+        while not stop.is_set():
+            welcome = connection.wait_welcome(stop=stop)
+            if welcome is not None:
+                _collect_session(connection, welcome, maker, stop, has_console=has_console)
+
+
+def _collect_session(
+    connection: Connection,
+    welcome: Welcome,
+    make_game: GameMaker,
+    stop: threading.Event,
+    *,
+    has_console: bool,
+) -> None:
+    """Collect until the server is lost or ``stop`` is set."""
+    if welcome.lane is None:
+        raise WireError("The server sent a collector no lane into the frame pool. Restart it.")
+    config = welcome.config
+    console = CollectConsole(is_enabled=has_console)
+    with closing(Lane(welcome.lane)) as lane:
+        with closing(make_game(config, config.seed * 1009 + welcome.peer_id)) as game:
+            collector = Collector(game, config, lane, collector_id=welcome.peer_id, stop=stop)
+            started_s = time.monotonic()
+            while not stop.is_set() and not connection.is_lost:
+                collector.step()
+                if collector.tally.instants % 30 == 0:
+                    _report(connection, collector, console, started_s)
+    console.close()
+
+
+def _report(
+    connection: Connection, collector: Collector, console: CollectConsole, started_s: float
+) -> None:
+    """Tell the server and the console how it goes, and hear what the trainer is short of."""
+    tally, cadence = collector.tally, collector.cadence.report()
+    rate_hz = tally.instants / max(time.monotonic() - started_s, 1e-9)
+    bins = collector.balancer.report()
+    connection.status(
+        state="collecting",
+        rate_hz=rate_hz,
+        detail={
+            "samples": tally.samples,
+            "collisions": tally.collisions,
+            "unstucks": tally.unstucks,
+            "starved": tally.starved,
+        },
+        bins=bins,
+    )
+    for message in connection.poll():
+        if isinstance(message, Demand):
+            collector.wanted_weather = str(message.short.get("weather", "")) or None
+    console.show(CollectView(rate_hz=rate_hz, tally=vars(tally), cadence=cadence, bins=bins))
+

@@ -1,0 +1,103 @@
+"""What learns: network, optimiser, state, the jitted step and its checkpoints, put together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from charles.checkpoint import Checkpoints
+from charles.config import TrainConfig
+from charles.data.device import put
+from charles.errors import CharlesError
+from charles.intake import sample_spec
+from charles.nets.driver import make_network
+from charles.optim import make_optimizer
+from charles.outputs import make_output
+from charles.run import contract_of
+from charles.state import TrainState, make_state
+from charles.train_step import make_train_step
+
+
+class NotFiniteError(CharlesError):
+    """A training step produced a loss that is not finite."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a checkpoint gave back besides the parameters."""
+
+    step: int
+    data_state: dict[str, np.ndarray]
+
+
+class Learner:
+    """Holds the training state and steps it. Use from one thread, :meth:`put` apart.
+
+    Args:
+        config: The run's settings.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        spec = sample_spec(config)
+        outputs = tuple(make_output(output) for output in config.outputs)
+        self.network = make_network(config.network, spec, outputs)
+        optimizer = make_optimizer(config.optimizer)
+        mesh = Mesh(np.array(jax.devices()), ("batch",))
+        self._sharding = NamedSharding(mesh, PartitionSpec("batch"))
+        self.state: TrainState = make_state(self.network, optimizer, seed=config.seed)
+        self._step = make_train_step(
+            self.network, outputs, optimizer, config.augment,
+            control_names=spec.controls, mesh=mesh,
+            learning_rate=config.optimizer,
+        )  # fmt: skip
+        self.checkpoints = Checkpoints(
+            config.run_dir / "checkpoints", keep=config.checkpoint.keep
+        )
+        self._contract = contract_of(config)
+        self.step_number = 0
+
+    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Move a host batch to the devices; safe from the loader's thread."""
+        return put(batch, self._sharding)
+
+    def step(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """One training step; blocks until it is done. Returns device scalars.
+
+        Raises:
+            NotFiniteError: The loss is not finite; the state is the one before.
+        """
+        self.state, metrics = self._step(self.state, batch)
+        self.step_number += 1
+        if not bool(jax.device_get(metrics["is_finite"])):
+            raise NotFiniteError(
+                f"The loss must be finite, got a value that is not at step {self.step_number}. "
+                "Lower optimizer.learning_rate or optimizer.clip_norm; the checkpoint before is "
+                "untouched."
+            )
+        return metrics
+
+    def save(self, data_state: dict[str, np.ndarray]) -> None:
+        """Write a checkpoint in the background."""
+        self.checkpoints.save(
+            self.step_number, self.state, data_state, contract=self._contract
+        )
+
+    def restore(self) -> Restored | None:
+        """Take the newest checkpoint, if there is one."""
+        step = self.checkpoints.latest()
+        if step is None:
+            return None
+        self.state, data_state = self.checkpoints.restore(self.state, step)
+        self.step_number = step
+        return Restored(step, data_state)
+
+    def close(self) -> None:
+        """Wait for the checkpoint that is being written."""
+        self.checkpoints.close()
+
+    def host_scalars(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Fetch metrics."""
+        return {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}

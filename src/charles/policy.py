@@ -1,0 +1,219 @@
+"""The policy: a network in inference mode that turns what a game shows into controls.
+
+The player and the evaluation share it, and it sees exactly what the collector stored: the same
+pixel format, speed, purpose, and a history that ends before the present instant.
+
+A policy's parameters are one immutable tree on the device, replaced by one assignment; a call in
+progress keeps the tree it started with. Every tree is placed the same way, so that replacing it
+never compiles anything again.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from charles.config import TrainConfig
+from charles.data.history import History
+from charles.data.pixels import to_pixels
+from charles.errors import CheckpointError, require
+from charles.intake import sample_spec
+from charles.io.game import Telemetry
+from charles.nets.driver import make_network
+from charles.outputs import make_output
+from charles.sample import SampleSpec
+from charles.train_step import make_predict
+
+Variables = Any
+"""A network's parameters and statistics, a tree of arrays."""
+
+Inputs = dict[str, np.ndarray]
+"""``pixels`` uint8 [1, ...], ``speed`` f32 [1], ``purpose`` f32 [1, 2], ``history`` f32 [1, T, D]."""
+
+
+class Observer:
+    """Turns instants of a game into a network's inputs, as the collector stores them.
+
+    Use from one thread. The inputs are buffers of the observer, overwritten by the next call.
+
+    Args:
+        spec: The shape of a sample.
+    """
+
+    def __init__(self, spec: SampleSpec) -> None:
+        self.spec = spec
+        self.frame = np.zeros((spec.height, spec.width, 3), np.uint8)
+        """Where the game's frame goes, RGB uint8 ``[H, W, 3]``."""
+        self.inputs = blank_inputs(spec)
+        self._history = History(spec.history_length, spec.history_features)
+
+    def observe(self, telemetry: Telemetry) -> Inputs:
+        """Inputs for the instant whose pixels are in :attr:`frame`; does not remember it."""
+        inputs = self.inputs
+        to_pixels(self.frame, self.spec, inputs["pixels"][0])
+        inputs["speed"][0] = telemetry.speed_mps
+        inputs["purpose"][0] = telemetry.purpose
+        self._history.write_into(inputs["history"][0])
+        return inputs
+
+    def remember(self, telemetry: Telemetry) -> None:
+        """Add the instant to the history, so that the next one knows it."""
+        self._history.append(telemetry.controls, telemetry.speed_mps, telemetry.purpose)
+
+    def restart(self) -> None:
+        """Forget the past, as after a teleport."""
+        self._history.clear()
+
+
+def blank_inputs(spec: SampleSpec) -> Inputs:
+    """Inputs of the right shapes and types, all zero."""
+    return {
+        "pixels": np.zeros((1, *spec.pixels_shape), np.uint8),
+        "speed": np.zeros(1, np.float32),
+        "purpose": np.zeros((1, 2), np.float32),
+        "history": np.zeros((1, spec.history_length, spec.history_features), np.float32),
+    }
+
+
+class Policy:
+    """A run's network with its current parameters; untrained until :attr:`variables` is set.
+
+    Predicting is safe from several threads; setting the parameters is atomic.
+
+    Args:
+        config: The run's settings.
+        seed: Seed of the untrained parameters.
+    """
+
+    def __init__(self, config: TrainConfig, *, seed: int = 0) -> None:
+        self.spec = sample_spec(config)
+        self.config = config
+        outputs = tuple(make_output(output) for output in config.outputs)
+        network = make_network(config.network, self.spec, outputs)
+        self._predict = make_predict(network, outputs)
+        self._device = jax.local_devices()[0]
+        self._variables = self.place(jax.jit(network.init)(jax.random.key(seed)))
+        check_controls(tuple(output.name for output in config.outputs), self.spec.controls)
+
+    @property
+    def variables(self) -> Variables:
+        """The parameters that predictions use."""
+        return self._variables
+
+    @variables.setter
+    def variables(self, variables: Variables) -> None:
+        self._variables = self.place(variables)
+
+    @property
+    def abstract_variables(self) -> Variables:
+        """Shapes and types of the parameters, as :class:`jax.ShapeDtypeStruct`."""
+        return jax.eval_shape(lambda tree: tree, self._variables)
+
+    def place(self, variables: Variables) -> Variables:
+        """A tree of host arrays as arrays on the policy's device; blocks until they are there."""
+        return jax.block_until_ready(jax.device_put(variables, self._device))
+
+    def warm_up(self) -> None:
+        """Compile everything that driving will call. Takes seconds, once."""
+        self.predict(blank_inputs(self.spec))
+
+    def predict(self, inputs: Inputs, variables: Variables | None = None) -> dict[str, float]:
+        """Decoded value of every output for one instant; blocks until it is there.
+
+        Args:
+            inputs: See :data:`Inputs`.
+            variables: Other parameters than the current ones, already placed.
+        """
+        chosen = self._variables if variables is None else variables
+        decoded = jax.device_get(self._predict(chosen, inputs))
+        return {name: float(values[0]) for name, values in decoded.items()}
+
+    def num_compilations(self) -> int:
+        """How many times the prediction was compiled."""
+        return self._predict._cache_size()
+
+    def check(self, variables: Variables, recent: tuple[Inputs, ...]) -> str:
+        """Say why host ``variables`` must not drive; empty if they may.
+
+        Checks structure, shapes, types, finite values, and predictions on ``recent`` inputs.
+        May be called from any thread; takes one prediction's time for each of ``recent``.
+        """
+        problem = mismatch(self.abstract_variables, variables)
+        if problem:
+            return problem
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+            if np.issubdtype(leaf.dtype, np.floating) and not np.all(np.isfinite(leaf)):
+                return f"{jax.tree_util.keystr(path)} holds values that are not finite"
+        placed = self.place(variables)
+        for inputs in recent:
+            for name, value in self.predict(inputs, placed).items():
+                if not np.isfinite(value):
+                    return f"the shadow prediction of {name} is {value}"
+        return ""
+
+
+def mismatch(expected: Variables, variables: Variables) -> str:
+    """Say where a tree's structure, shapes or types are not the ``expected`` ones; empty if equal."""
+    wanted = dict(jax.tree_util.tree_leaves_with_path(expected))
+    got = dict(jax.tree_util.tree_leaves_with_path(variables))
+    for path in sorted(wanted.keys() ^ got.keys(), key=str):
+        state = "missing" if path in wanted else "unknown to this network"
+        return f"{jax.tree_util.keystr(path)} is {state}"
+    for path, leaf in wanted.items():
+        other = got[path]
+        if leaf.shape != other.shape or leaf.dtype != other.dtype:
+            name = jax.tree_util.keystr(path)
+            return (
+                f"expected {name} as {leaf.dtype} {list(leaf.shape)}, "
+                f"got {other.dtype} {list(other.shape)}"
+            )
+    return ""
+
+
+HALVES = ("acceleration", "braking")
+"""Outputs that together make the control ``acceleration_braking``."""
+
+
+def check_controls(outputs: tuple[str, ...], controls: tuple[str, ...]) -> None:
+    """Refuse outputs that cannot drive a game with these controls.
+
+    Raises:
+        ConfigError: A control of the game follows from no output.
+    """
+    for control in controls:
+        halves = control == "acceleration_braking" and set(HALVES) <= set(outputs)
+        rule = f"predict the game's control {control!r}, itself or as both of {HALVES}"
+        require(control in outputs or halves, "outputs", rule, outputs)
+
+
+def to_controls(predictions: Mapping[str, float], controls: tuple[str, ...]) -> np.ndarray:
+    """Translate predictions to the game's controls, float32 ``[A]`` clipped to [-1, 1].
+
+    What is not finite stays so: the caller decides what to do about it.
+    """
+    values = [
+        predictions[name]
+        if name in predictions
+        else predictions["acceleration"] - predictions["braking"]
+        for name in controls
+    ]
+    return np.clip(np.asarray(values, np.float32), -1.0, 1.0)
+
+
+def load_policy(config: TrainConfig, checkpoint_dir: Any, step: int | None = None) -> Policy:
+    """A policy with the parameters of a checkpoint, the newest by default.
+
+    Raises:
+        CheckpointError: There is none, or it is of another network or not finite.
+    """
+    from charles.checkpoint import Checkpoints  # it drags in Orbax, 0.5 s
+
+    policy = Policy(config)
+    checkpoints = Checkpoints(checkpoint_dir)
+    variables = checkpoints.restore_variables(policy.abstract_variables, step=step)
+    problem = policy.check(variables, recent=())
+    if problem:
+        raise CheckpointError(f"The checkpoint in {checkpoint_dir} cannot drive: {problem}.")
+    policy.variables = variables
+    return policy

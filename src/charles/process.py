@@ -1,0 +1,111 @@
+"""Starting, watching and stopping processes: spawn only, every wait bounded, nobody left behind."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection as Pipe
+from types import FrameType
+
+from charles.errors import WorkerError
+
+JOIN_S = 8.0
+"""How long a worker is given to leave by itself before it is terminated."""
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set. Call from the main thread.
+
+    A second SIGINT is not caught, so that an impatient user is obeyed.
+    """
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else
+                      signal.SIG_DFL)  # fmt: skip
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return stop
+
+
+def lower_priority(niceness: int) -> None:
+    """Let others go first: raise this process's niceness, where the system has one."""
+    if hasattr(os, "nice"):
+        os.nice(niceness)
+
+
+def _run(pipe: Pipe, parent_pid: int, target: Callable[..., None], args: tuple) -> None:
+    """A worker's main: run ``target`` and hand a failure's traceback to the parent."""
+    threading.Thread(target=_leave_with, args=(parent_pid,), daemon=True).start()
+    try:
+        target(*args)
+    except Exception:
+        pipe.send(traceback.format_exc())
+        raise SystemExit(1) from None
+    finally:
+        pipe.close()
+
+
+def _leave_with(parent_pid: int) -> None:
+    """Ask this process to stop once its parent is gone, so that no worker outlives its owner."""
+    while os.getppid() == parent_pid:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Worker:
+    """A spawned process that runs one function and reports how it ended.
+
+    Args:
+        name: For people and for error texts.
+        target: A module-level function.
+        args: Its picklable arguments.
+    """
+
+    def __init__(self, name: str, target: Callable[..., None], *args: object) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self._pipe, child = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_run, args=(child, os.getpid(), target, args), name=name
+        )
+        self._process.start()
+        child.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def error(self) -> WorkerError | None:
+        """How it failed, if it did; ``None`` while it runs or if it ended well."""
+        if self._process.is_alive() or self._process.exitcode in (0, None):
+            return None
+        text = f"exit code {self._process.exitcode}"
+        try:
+            if self._pipe.poll():
+                text = self._pipe.recv()
+        except (EOFError, OSError):
+            text += ", without a word"
+        return WorkerError(f"{self.name} failed: {text}")
+
+    def stop(self, timeout_s: float = JOIN_S) -> None:
+        """Ask it to stop, wait, then make it. Blocks at most about ``timeout_s`` + 2 s."""
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(timeout_s)
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join(2.0)
+        self._pipe.close()

@@ -1,0 +1,125 @@
+"""Bootstrap intervals over routes.
+
+Routes are the unit of chance: what happens within one drive hangs together, so whole routes are
+drawn with replacement, never single frames. A seeded generator draws the same routes for every
+quantity of the same number of routes, which makes comparisons of drivers on the same routes paired
+ones, and reports repeatable.
+
+References:
+    Efron, B. and Tibshirani, R. J. (1993). An Introduction to the Bootstrap. Chapman & Hall.
+    Percentile intervals, chapter 13.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from charles.errors import require
+
+RESAMPLES = 10_000
+"""Bootstrap draws: enough that the second digit of a bound does not move with the seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean, or a ratio of sums, with its 95 % interval."""
+
+    mean: float
+    interval: tuple[float, float]
+
+    def as_json(self) -> dict[str, object]:
+        """Plain data; what is not finite (a distance between events that never came) is null."""
+        low, high = self.interval
+        return {"mean": _finite(self.mean), "interval": [_finite(low), _finite(high)]}
+
+
+def interval(
+    values: Sequence[float] | np.ndarray,
+    weights: Sequence[float] | np.ndarray | None = None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of ``values``, or the ratio of the sums of ``values`` and ``weights``, over routes.
+
+    Args:
+        values: One number per route ``[N]``, for example collisions.
+        weights: One number per route ``[N]``, 0 or more, for example kilometres, or the same
+            quantity of another driver on the same routes (a paired ratio). ``None`` for the mean.
+        level: Coverage of the interval, in (0, 1).
+        seed: Seed of the resampling.
+
+    Returns:
+        The estimate. A ratio with a zero sum below is ``inf``, or 0 where both sums are zero.
+
+    Raises:
+        ConfigError: There is no route, or the lengths differ.
+    """
+    tops = np.asarray(values, dtype=np.float64)
+    bottoms = np.ones_like(tops) if weights is None else np.asarray(weights, dtype=np.float64)
+    _check(tops, bottoms, level)
+    chosen = _draw_routes(len(tops), seed)
+    ratios = _ratio(tops[chosen].sum(axis=1), bottoms[chosen].sum(axis=1))
+    mean = _ratio(tops.sum(keepdims=True), bottoms.sum(keepdims=True))
+    return _estimate(mean, ratios, level)
+
+
+def compare(
+    ours: tuple[Sequence[float], Sequence[float]],
+    theirs: tuple[Sequence[float], Sequence[float]],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """One ratio of sums over another, paired by route: our collisions per km over theirs.
+
+    Args:
+        ours: Values and weights of one driver, one number per route each ``[N]``.
+        theirs: Those of another driver on the same routes.
+        level: Coverage of the interval, in (0, 1).
+        seed: Seed of the resampling.
+
+    Returns:
+        The estimate; ``inf`` where only theirs is zero, and 0 where ours is.
+
+    Raises:
+        ConfigError: There is no route, or the lengths differ.
+    """
+    pairs = [tuple(np.asarray(side, dtype=np.float64) for side in pair) for pair in (ours, theirs)]
+    for tops, bottoms in pairs:
+        _check(tops, bottoms, level)
+    chosen = _draw_routes(len(pairs[0][0]), seed)
+    rates = [
+        _ratio(tops[chosen].sum(axis=1), bottoms[chosen].sum(axis=1)) for tops, bottoms in pairs
+    ]
+    means = [_ratio(tops.sum(keepdims=True), bottoms.sum(keepdims=True)) for tops, bottoms in pairs]
+    return _estimate(_ratio(*means), _ratio(*rates), level)
+
+
+def _check(tops: np.ndarray, bottoms: np.ndarray, level: float) -> None:
+    require(tops.ndim == 1 and len(tops) > 0, "values", "hold at least one route", tops.shape)
+    require(tops.shape == bottoms.shape, "weights", f"have shape {tops.shape}", bottoms.shape)
+    require(0 < level < 1, "level", "lie in (0, 1)", level)
+
+
+def _draw_routes(num: int, seed: int) -> np.ndarray:
+    """Route numbers of every resample, int64 ``[RESAMPLES, num]``."""
+    return np.random.default_rng(seed).integers(num, size=(RESAMPLES, num))
+
+
+def _estimate(mean: np.ndarray, resampled: np.ndarray, level: float) -> Estimate:
+    # Quantiles by rank: interpolating between a finite ratio and an infinite one has no value.
+    bounds = ((1 - level) / 2, (1 + level) / 2)
+    low, high = np.quantile(resampled, bounds, method="inverted_cdf")
+    return Estimate(mean=float(mean[0]), interval=(float(low), float(high)))
+
+
+def _ratio(tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
+    """Elementwise quotient; x / 0 is ``inf`` and 0 / 0 is 0, without warnings."""
+    empty = np.where(tops > 0, np.inf, 0.0)
+    return np.divide(tops, bottoms, out=empty, where=bottoms > 0)
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
