@@ -32,6 +32,12 @@ from charles.unstuck import Unstuck
 GameMaker = Callable[[TrainConfig, int], Game]
 """Makes the game of a run from its config and a seed."""
 
+REPORT_S = 0.5
+"""Between two reports to the server, and two looks at what it says."""
+
+STARVED_S = 0.5
+"""How long a stepped game stands still for a free slot, before the server is listened to again."""
+
 STARVED_SLEEP_S = 0.005
 
 
@@ -79,8 +85,9 @@ class Collector:
         self.tally = Tally()
         self.cadence = Cadence(collect.rate_hz if game.is_realtime else 0.0)
         self.balancer = make_balancer(
-            config.data.balancing, config.outputs, spec.controls, seed=int(rng.integers(2**31))
-        )
+            config.data.balancing, config.outputs, spec.controls,
+            seed=int(rng.integers(2**31)), slots_per_collector=lane.spec.quota,
+        )  # fmt: skip
         self._game, self._config, self._lane, self._stop = game, config, lane, stop
         self._id = collector_id
         self._spec = spec
@@ -110,7 +117,7 @@ class Collector:
             self._put_elsewhere(telemetry)
             return
         is_pushed = self._perturber.step()
-        if telemetry.label is None:
+        if telemetry.label is None or not np.isfinite(telemetry.label).all():
             self.tally.unlabelled += 1
         else:
             self._consider(telemetry, telemetry.label)
@@ -165,15 +172,17 @@ class Collector:
             return
         self._write(slot, telemetry, label, output)
         self.tally.samples += 1
-        self.balancer.add(output, label, slot)
+        for unwanted in self.balancer.add(output, label, slot):
+            self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
             self._lane.publish(slots)
 
     def _claim(self) -> int | None:
-        """A free slot. A stepped game waits for one; a real-time game cannot, and loses it."""
+        """A free slot. A stepped game can wait a moment for one; a real-time game loses it."""
         slot = self._lane.claim()
-        while slot is None and not self._game.is_realtime:
-            if self._stop.wait(STARVED_SLEEP_S) or not self._lane.is_owner_alive():
+        deadline_s = time.monotonic() + STARVED_S
+        while slot is None and not self._game.is_realtime and time.monotonic() < deadline_s:
+            if self._stop.wait(STARVED_SLEEP_S):
                 return None
             slot = self._lane.claim()
         return slot
@@ -245,10 +254,11 @@ def _collect_session(
     with closing(Lane(welcome.lane)) as lane:
         with closing(make_game(config, config.seed * 1009 + welcome.peer_id)) as game:
             collector = Collector(game, config, lane, collector_id=welcome.peer_id, stop=stop)
-            started_s = time.monotonic()
+            started_s = reported_s = time.monotonic()
             while not stop.is_set() and not connection.is_lost:
                 collector.step()
-                if collector.tally.instants % 30 == 0:
+                if time.monotonic() - reported_s > REPORT_S:
+                    reported_s = time.monotonic()
                     _report(connection, collector, console, started_s)
     console.close()
 

@@ -13,6 +13,7 @@ from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
 from charles.sample import PixelFormat
 
 GameName = Literal["town", "deepgtav"]
+Weather = Literal["clear", "overcast", "rain", "fog"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,10 +168,20 @@ class NetworkConfig:
     """Width the frame is averaged down to inside the step."""
     crop_top: float = 0.3
     """Share of the frame cut off at the top (sky)."""
-    widths: tuple[int, ...] = (24, 32, 48, 64)
-    """Channels of the convolutional stages; each halves the resolution."""
+    patch: int = 4
+    """Side of the squares of pixels that are folded into channels before the first convolution."""
+    widths: tuple[int, ...] = (48, 64, 64)
+    """Channels of the convolutional stages; each but the first halves the resolution."""
+    residuals: int = 1
+    """Residual blocks after the last stage."""
+    neck: int = 16
+    """Channels that the feature maps are reduced to before they are flattened."""
     dense: tuple[int, ...] = (128,)
     """Hidden widths after image, speed and purpose are joined."""
+    condition: int = 64
+    """Features that speed and purpose are encoded to."""
+    is_modulated: bool = True
+    """Let speed and purpose scale and shift the feature maps, not only join them at the end."""
     with_speed: bool = True
     """Give the network the speed."""
     with_purpose: bool = True
@@ -179,6 +190,10 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         require(0 <= self.crop_top < 1, "network.crop_top", "lie in [0, 1)", self.crop_top)
         require(len(self.widths) > 0, "network.widths", "have at least one stage", self.widths)
+        for name in ("patch", "neck", "condition"):
+            value = getattr(self, name)
+            require(value > 0, f"network.{name}", "be positive", value)
+        require(self.residuals >= 0, "network.residuals", "be 0 or more", self.residuals)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +253,8 @@ class PlayConfig:
 
     rate_hz: float = 30.0
     """Predictions per second."""
+    swap_at: Literal["tick", "unstuck"] = "tick"
+    """When new parameters take over: between two ticks, or only when the car is put elsewhere."""
     unstuck: UnstuckConfig = field(default_factory=UnstuckConfig)
 
     def __post_init__(self) -> None:
@@ -299,3 +316,87 @@ class TrainConfig:
         require(share <= self.data.buffer_capacity, "data.buffer_capacity",
                 f"hold a batch's share ({share})", self.data.buffer_capacity,
                 "Use larger buffers or a smaller batch_size.")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions:
+    """What ``charles-collect`` is told; everything else comes from the server."""
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    console: bool = True
+    """Show what is being collected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayOptions:
+    """What ``charles-play`` is told; everything else comes from the server, or from the run."""
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    checkpoint: Path | None = None
+    """A run's directory, to drive with what it holds instead of looking for a server."""
+    seed: int = 100_000
+    """World to drive in, for games that generate one."""
+    weather: Weather | None = None
+    """Weather to drive in; by default the game chooses."""
+    time_of_day_h: float | None = None
+    """Hour to drive at, 0 to 24; by default the game chooses."""
+    seconds: float = 0.0
+    """Seconds after which the drive ends; 0 for no limit."""
+    console: bool = True
+    """Show predictions and rates."""
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", "be 0 or more", self.seed)
+        require(self.seconds >= 0, "seconds", "be 0 or more", self.seconds)
+        _require_hour(self.time_of_day_h)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What ``charles-evaluate`` is told."""
+
+    checkpoint: Path
+    """A run's directory, or the checkpoints in it."""
+    routes: int = 20
+    """Routes to drive, each in a town of its own."""
+    first_seed: int = 100_000
+    """Town of the first route; the others follow. None may be one that was trained on."""
+    workers: int = 2
+    """Processes that share the work."""
+    json: Path | None = None
+    """Where to write the report as JSON."""
+
+    def __post_init__(self) -> None:
+        require(self.routes > 0, "routes", "be positive", self.routes)
+        require(self.first_seed >= 0, "first_seed", "be 0 or more", self.first_seed)
+        require(self.workers > 0, "workers", "be positive", self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TownOptions:
+    """What ``charles-town`` is told: how to serve, or film, the built-in game."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. The protocol has no password: keep to loopback."""
+    port: int = 8000
+    """Port to listen on."""
+    seed: int = 0
+    """Which town."""
+    weather: Weather = "clear"
+    """The weather."""
+    time_of_day_h: float = 12.0
+    """Hour, 0 to 24."""
+    show: Path | None = None
+    """Film a drive of the town's own driver into this MP4 instead of serving."""
+    seconds: float = 20.0
+    """Length of that film."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.port < 65536, "port", "lie in 1..65535", self.port)
+        require(self.seed >= 0, "seed", "be 0 or more", self.seed)
+        require(self.seconds > 0, "seconds", "be positive", self.seconds)
+        _require_hour(self.time_of_day_h)
+
+
+def _require_hour(hour: float | None) -> None:
+    require(hour is None or 0 <= hour <= 24, "time_of_day_h", "lie in 0..24", hour)

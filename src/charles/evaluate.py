@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +34,7 @@ from charles.routes import (
     make_routes,
     telemetry_of,
 )
-from charles.run import read_run
+from charles.run import NOT_CONTRACT, as_data, read_run
 from charles.statistics import Estimate, compare, interval
 from charles.town.world import World
 
@@ -103,11 +103,11 @@ def make_driver(spec: DriverSpec, config: TrainConfig) -> Driver:
         return Npc()
     if spec.kind == "straight":
         return Straight()
-    from charles.policy import Policy, load_policy
+    from charles.policy import load_policy, make_untrained
     from charles.town.render import Renderer
 
     if spec.checkpoint_dir is None:
-        policy = Policy(config, seed=UNTRAINED_SEED)
+        policy = make_untrained(config, UNTRAINED_SEED)
     else:
         policy = load_policy(config, spec.checkpoint_dir, spec.step)
     renderer = Renderer(config.frame.height, config.frame.width)
@@ -259,7 +259,7 @@ def make_report(
         "routes": rows,
         "num_routes": len(ours),
         "checkpoint_step": checkpoint_step,
-        "config": plain(config),
+        "config": {k: v for k, v in as_data(config).items() if k not in NOT_CONTRACT},
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
@@ -321,15 +321,6 @@ def _main_figures(drives: Sequence[RouteResult]) -> dict[str, Any]:
         "collisions_per_km": interval(*_collision_rate(drives)).as_json(),
         "routes": len(drives),
     }
-
-
-def plain(value: Any) -> Any:
-    """A config as data that JSON can hold."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:

@@ -1,29 +1,29 @@
-"""The trainer's side of the data plane: published slots in, balanced batches out.
+"""The trainer's side of the data plane: published slots in, drawn samples out.
 
-One lock guards the exchange, the buffers and the tallies; three threads meet here: the intake's own
-(collectors' sets → buffers), the loader's (buffers → batch), and the trainer's (state, refilling).
-Nothing slow is done under the lock but copying a sample to the disk copy's queue.
+One lock guards the buffers and the tallies; three threads meet here: the intake's own (collectors'
+sets into buffers), the loader's (buffers into batches) and the trainer's (state, views). Nothing
+slow is done under the lock but copying a sample to the disk copy's queue.
 """
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from charles.config import TrainConfig
-from charles.data.buffers import Buffers, Draw
-from charles.data.pool import Exchange, LaneSpec, PoolSpec
-from charles.data.storage import Storage
+from charles.data.buffers import NOT_STORED, Buffers, Draw, known_ids
+from charles.data.exchange import Exchange
+from charles.data.loader import pending_ids, restore_pending
+from charles.data.pool import LaneSpec, PoolSpec
+from charles.data.shm import unique_name
+from charles.data.storage import Storage, StoredSample
 from charles.io.game import WEATHERS
-from charles.outputs import Bins
 from charles.sample import SampleSpec
 
 BATCHES_IN_FLIGHT = 4
 """Batches whose slots may be waiting to be gathered or released."""
-
-NOT_STORED = -1
-"""Storage id of a sample that has no disk copy."""
 
 POLL_S = 0.003
 
@@ -58,7 +58,25 @@ class IntakeView:
     """Outputs that keep training waiting, with how full their buffer is (0..1)."""
     received: int
     torn: int
-    stored: bool
+    """Samples that a collector left torn; dropped."""
+    foreign: int
+    """Samples that no output or weather of ours fits, and slots that were not the sender's."""
+    storage_failure: str
+    """Why there is no disk copy any more; empty while there is."""
+
+
+@dataclass(frozen=True)
+class Refilled:
+    """What a restart found on disk."""
+
+    samples: int
+    """Samples that are back in the buffers."""
+    missing: int
+    """Samples that the checkpoint's buffers had and the disk has not; 0: the resume is exact."""
+    torn: int
+    """Files that a crash had left torn; they were deleted."""
+    pending: list[Draw]
+    """Batches that were under way; the loader delivers them first."""
 
 
 class Intake:
@@ -73,28 +91,31 @@ class Intake:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self.spec = sample_spec(config)
-        self.lock = threading.Lock()
         data = config.data
         self.names = tuple(output.name for output in config.outputs)
-        self.exchange = Exchange(
-            PoolSpec(num_slots=num_slots(config), sample=self.spec),
-            max_collectors=data.max_collectors,
-            slots_per_collector=data.slots_per_collector,
+        spec = sample_spec(config)
+        self.storage = (
+            Storage(config.run_dir / "samples", spec, self.names) if data.is_stored else None
         )
-        self.buffers = Buffers(
-            len(config.outputs),
-            data.buffer_capacity,
-            keep_fraction=data.keep_fraction,
-            reuse=data.reuse,
-            seed=config.seed,
-        )
-        directory = config.run_dir / "samples"
-        self.storage = Storage(directory, self.spec) if data.is_stored else None
-        self.weathers: Counter[str] = Counter()
-        self.received = 0
-        self._bins = [Bins.of(output) for output in config.outputs]
+        try:
+            self.exchange = Exchange(
+                PoolSpec(name=unique_name("pool"), num_slots=num_slots(config), sample=spec),
+                max_collectors=data.max_collectors,
+                slots_per_collector=data.slots_per_collector,
+            )
+        except BaseException:
+            self._close_storage()
+            raise
+        self.pool = self.exchange.pool
+        self._buffers = Buffers(
+            len(self.names), data.buffer_capacity,
+            keep_fraction=data.keep_fraction, reuse=data.reuse, seed=config.seed,
+        )  # fmt: skip
+        self._share = config.batch_size // len(self.names)
+        self._lock = threading.Lock()
         self._lanes: set[int] = set()
+        self._weathers: Counter[str] = Counter(dict.fromkeys(config.game.weathers, 0))
+        self._received = self._foreign = 0
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
@@ -104,79 +125,124 @@ class Intake:
         self._thread.start()
 
     def open_lane(self, collector_id: int) -> LaneSpec:
-        """Let a collector in."""
-        with self.lock:
+        """Let a collector in; from the server's thread.
+
+        Raises:
+            ConfigError: There are too many collectors.
+        """
+        with self._lock:
             lane = self.exchange.open_lane(collector_id)
-            self.exchange.refill()
             self._lanes.add(collector_id)
-        return lane
+            return lane
 
     def close_lane(self, collector_id: int) -> None:
-        """Take everything back from a collector that is gone, what it published last included."""
-        with self.lock:
+        """Keep what a collector that is gone had published, and take all its slots back."""
+        with self._lock:
             if collector_id in self._lanes:
                 self._take(self.exchange.poll(collector_id))
                 self._lanes.remove(collector_id)
                 self.exchange.close_lane(collector_id)
 
-    def draw(self, per_output: int) -> Draw | None:
-        """Slots of one batch, or ``None`` while a buffer is short."""
-        with self.lock:
-            if self.buffers.shortfall():
-                return None
-            return self.buffers.draw(per_output)
+    def draw(self) -> Draw | None:
+        """Draw one batch, or ``None`` while a buffer is short; from the loader's thread."""
+        with self._lock:
+            return self._buffers.draw(self._share)
 
     def release(self, draw: Draw) -> None:
-        """Give back the slots of a gathered batch whose samples are used up."""
-        with self.lock:
-            self._drop(draw.finished_slots, draw.finished_ids)
+        """Give back the slots of used-up samples, once their pixels are copied."""
+        self.exchange.release(draw.finished_slots)
+
+    def finish(self, draw: Draw) -> None:
+        """Forget the disk copies of used-up samples, once they are trained on."""
+        if self.storage is not None:
+            self.storage.forget(draw.finished_ids)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The buffers' state, for a checkpoint."""
+        with self._lock:
+            return self._buffers.state()
 
     def view(self) -> IntakeView:
-        """How things stand."""
-        with self.lock:
-            self.raise_error()
-            sizes = self.buffers.sizes()
-            short = self.buffers.shortfall()
-            return IntakeView(
-                sizes={name: int(sizes[i]) for i, name in enumerate(self.names)},
-                shortfall={self.names[i]: fraction for i, fraction in short.items()},
-                received=self.received,
-                torn=self.exchange.torn,
-                stored=self.storage is not None and not self.storage.is_failed,
-            )
+        """How things stand.
 
-    def raise_error(self) -> None:
-        """Raise what stopped the intake's thread, if anything did."""
+        Raises:
+            Exception: What stopped the intake's thread, if anything did.
+        """
         if self._error is not None:
             raise self._error
+        with self._lock:
+            sizes, short = self._buffers.sizes(), self._buffers.shortfall(self._share)
+            return IntakeView(
+                sizes=dict(zip(self.names, sizes, strict=True)),
+                shortfall={self.names[number]: share for number, share in short.items()},
+                received=self._received,
+                torn=self.exchange.torn,
+                foreign=self.exchange.foreign + self._foreign,
+                storage_failure="" if self.storage is None else str(self.storage.failure or ""),
+            )
 
-    def wanted_weather(self) -> str | None:
+    def rarest_weather(self) -> str:
         """The weather that the samples received so far show least."""
-        with self.lock:
-            if not self.weathers:
-                return None
-            return min(self.weathers, key=lambda name: self.weathers[name])
+        with self._lock:
+            return min(self._weathers, key=lambda name: self._weathers[name])
 
     def labels(self) -> np.ndarray:
         """Labels of all buffered samples, float32 ``[N, A]``, for plots."""
-        with self.lock:
-            return self.exchange.pool.headers["label"][self.buffers.slots()].copy()
+        with self._lock:
+            return self.pool.headers["label"][self._buffers.slots()]
+
+    def refill(self, state: Mapping[str, np.ndarray] | None) -> Refilled:
+        """Put the samples of the disk copy back into the buffers. Call before :meth:`start`.
+
+        Args:
+            state: The checkpoint's state, to resume exactly; ``None`` to take what is there.
+
+        Raises:
+            StorageError: A file is of another layout.
+            ConfigError: The state is of other buffers.
+        """
+        if self.storage is None:
+            return Refilled(0, 0, 0, [])
+        known = None if state is None else known_ids(state) | pending_ids(state)
+        newest = -1 if state is None else int(state["counters"][1])
+        slots: dict[int, int] = {}
+        outputs: dict[int, int] = {}
+        for sample in self.storage.load():
+            is_wanted = known is None or sample.id in known or sample.id > newest
+            slot = self._load_slot(sample) if is_wanted else None
+            if slot is None:
+                self.storage.forget([sample.id])
+            else:
+                slots[sample.id], outputs[sample.id] = slot, sample.output
+        pending, missing, fresh = [], 0, np.array(sorted(slots), np.int64)
+        if state is not None:
+            pending, missing = restore_pending(state, slots)
+            restored = self._buffers.restore(state, slots, pending)
+            missing += restored.missing
+            fresh = restored.fresh
+            self._drop(np.array([slots[one] for one in restored.used.tolist()]), restored.used)
+        for one in fresh.tolist():
+            self._add(outputs[one], slots[one], one)
+        return Refilled(sum(self._buffers.sizes()), missing, len(self.storage.torn), pending)
 
     def close(self) -> None:
         """Stop the thread, write the disk copy out, remove the pool. May be called twice."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._close_storage()
+        self.exchange.close()
+
+    def _close_storage(self) -> None:
         if self.storage is not None:
             self.storage.close()
-        self.exchange.close()
 
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                with self.lock:
+                with self._lock:
                     taken = sum(self._take(self.exchange.poll(lane)) for lane in self._lanes)
-                    self.exchange.refill()
+                self.exchange.refill()
                 if not taken:
                     self._stop.wait(POLL_S)
         except BaseException as error:
@@ -184,25 +250,46 @@ class Intake:
 
     def _take(self, slots: np.ndarray) -> int:
         """Put published slots into the buffers that they were picked for."""
-        headers = self.exchange.pool.headers
-        for slot in slots:
-            output = int(headers["picked_for"][slot])
+        headers = self.pool.headers
+        for slot in slots.tolist():
+            output, weather = int(headers["picked_for"][slot]), int(headers["weather"][slot])
+            if output >= len(self.names) or weather >= len(WEATHERS):
+                self._drop(np.array([slot], np.uint32), np.array([NOT_STORED]))
+                self._foreign += 1
+                continue
             self._add(output, slot, self._store(output, slot))
-            self.weathers[WEATHERS[int(headers["weather"][slot])]] += 1
-        self.received += len(slots)
+            self._weathers[WEATHERS[weather]] += 1
+        self._received += len(slots)
         return len(slots)
 
     def _store(self, output: int, slot: int) -> int:
         if self.storage is None:
             return NOT_STORED
-        pool = self.exchange.pool
-        return self.storage.add(output, pool.headers[slot], pool.pixels[slot])
+        return self.storage.add(output, self.pool.headers[slot], self.pool.pixels[slot])
 
     def _add(self, output: int, slot: int, sample_id: int) -> None:
         one = (np.array([slot], np.uint32), np.array([sample_id], np.int64))
-        self._drop(*self.buffers.add(output, *one))
+        self._drop(*self._buffers.add(output, *one))
 
     def _drop(self, slots: np.ndarray, ids: np.ndarray) -> None:
+        """Let samples go that no batch will have any more."""
         self.exchange.release(slots)
-        if self.storage is not None and len(ids):
+        if self.storage is not None:
             self.storage.forget(ids)
+
+    def _load_slot(self, sample: StoredSample) -> int | None:
+        """Copy a sample from disk into a free slot; ``None`` if there is no room or no output."""
+        acquired = self.exchange.acquire(1) if sample.output < len(self.names) else ()
+        for slot in acquired:
+            with self.pool.writing(int(slot)) as (header, pixels):
+                copy_header(sample.header, header)
+                pixels[...] = sample.pixels
+            return int(slot)
+        return None
+
+
+def copy_header(source: np.void, target: np.void) -> None:
+    """Copy every field of a sample's header but the sequence numbers, which the slot keeps."""
+    for name in source.dtype.names or ():
+        if name not in ("begin", "end"):
+            target[name] = source[name]

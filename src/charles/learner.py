@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from charles.checkpoint import Checkpoints
 from charles.config import TrainConfig
@@ -18,7 +17,7 @@ from charles.optim import make_optimizer
 from charles.outputs import make_output
 from charles.run import contract_of
 from charles.state import TrainState, make_state
-from charles.train_step import make_train_step
+from charles.train_step import batch_sharding, make_mesh, make_train_step
 
 
 class NotFiniteError(CharlesError):
@@ -45,14 +44,12 @@ class Learner:
         outputs = tuple(make_output(output) for output in config.outputs)
         self.network = make_network(config.network, spec, outputs)
         optimizer = make_optimizer(config.optimizer)
-        mesh = Mesh(np.array(jax.devices()), ("batch",))
-        self._sharding = NamedSharding(mesh, PartitionSpec("batch"))
+        mesh = make_mesh()
+        self._sharding = batch_sharding(mesh)
         self.state: TrainState = make_state(self.network, optimizer, seed=config.seed)
         self._step = make_train_step(
-            self.network, outputs, optimizer, config.augment,
-            control_names=spec.controls, mesh=mesh,
-            learning_rate=config.optimizer,
-        )  # fmt: skip
+            self.network, outputs, optimizer, config.augment, control_names=spec.controls, mesh=mesh
+        )
         self.checkpoints = Checkpoints(
             config.run_dir / "checkpoints", keep=config.checkpoint.keep
         )

@@ -64,7 +64,7 @@ class Output(Protocol):
     num_units: int
     """Width of the network's head."""
 
-    def target(self, controls: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    def target(self, controls: Array, names: Sequence[str]) -> Array:
         """Training target ``[..., ]`` float32 from labels ``[..., A]`` of controls ``names``."""
         ...
 
@@ -81,7 +81,7 @@ class Output(Protocol):
         ...
 
 
-def control_of(controls: np.ndarray, names: Sequence[str], wanted: str) -> np.ndarray:
+def control_of(controls: Array, names: Sequence[str], wanted: str) -> Array:
     """Pick one signal ``[...]`` out of controls ``[..., A]``.
 
     ``acceleration`` and ``braking`` are the positive and the negative half of
@@ -95,7 +95,7 @@ def control_of(controls: np.ndarray, names: Sequence[str], wanted: str) -> np.nd
     halves = {"acceleration": 1.0, "braking": -1.0}
     if wanted in halves and "acceleration_braking" in names:
         both = controls[..., names.index("acceleration_braking")]
-        return np.maximum(halves[wanted] * both, 0.0)
+        return (halves[wanted] * both).clip(0.0)
     rule = f"be one of the game's controls {tuple(names)}"
     raise ConfigError(f"outputs: name must {rule}, got {wanted!r}.")
 
@@ -107,10 +107,10 @@ class Regression:
     config: OutputConfig
     num_units: int = 1
 
-    def target(self, controls: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    def target(self, controls: Array, names: Sequence[str]) -> Array:
         """See :class:`Output`."""
         values = control_of(controls, names, self.config.name)
-        return np.clip(values, self.config.low, self.config.high).astype(np.float32)
+        return values.clip(self.config.low, self.config.high).astype(np.float32)
 
     def loss(self, prediction: Array, target: Array) -> Array:
         """See :class:`Output`."""

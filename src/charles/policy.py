@@ -9,11 +9,13 @@ never compiles anything again.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from charles.checkpoint import Checkpoints
 from charles.config import TrainConfig
 from charles.data.history import History
 from charles.data.pixels import to_pixels
@@ -29,7 +31,8 @@ Variables = Any
 """A network's parameters and statistics, a tree of arrays."""
 
 Inputs = dict[str, np.ndarray]
-"""``pixels`` uint8 [1, ...], ``speed`` f32 [1], ``purpose`` f32 [1, 2], ``history`` f32 [1, T, D]."""
+"""``pixels`` uint8 ``[1, ...]``, ``speed`` float32 ``[1]``, ``purpose`` float32 ``[1, 2]`` and
+``history`` float32 ``[1, T, D]``."""
 
 
 class Observer:
@@ -77,38 +80,34 @@ def blank_inputs(spec: SampleSpec) -> Inputs:
 
 
 class Policy:
-    """A run's network with its current parameters; untrained until :attr:`variables` is set.
+    """A run's network with its current parameters, at first all zero.
 
-    Predicting is safe from several threads; setting the parameters is atomic.
+    ``variables`` holds what predictions use: set it to a tree from :meth:`place`, which makes
+    sure that nothing is compiled again. Setting is atomic; predicting is safe from any thread.
 
     Args:
         config: The run's settings.
-        seed: Seed of the untrained parameters.
+
+    Raises:
+        ConfigError: A control of the game follows from no output.
     """
 
-    def __init__(self, config: TrainConfig, *, seed: int = 0) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         self.spec = sample_spec(config)
         self.config = config
         outputs = tuple(make_output(output) for output in config.outputs)
-        network = make_network(config.network, self.spec, outputs)
-        self._predict = make_predict(network, outputs)
+        check_controls(tuple(output.config.name for output in outputs), self.spec.controls)
+        self._network = make_network(config.network, self.spec, outputs)
+        self._predict = make_predict(self._network, outputs)
         self._device = jax.local_devices()[0]
-        self._variables = self.place(jax.jit(network.init)(jax.random.key(seed)))
-        check_controls(tuple(output.name for output in config.outputs), self.spec.controls)
-
-    @property
-    def variables(self) -> Variables:
-        """The parameters that predictions use."""
-        return self._variables
-
-    @variables.setter
-    def variables(self, variables: Variables) -> None:
-        self._variables = self.place(variables)
-
-    @property
-    def abstract_variables(self) -> Variables:
+        self.abstract_variables: Variables = jax.eval_shape(self._network.init, jax.random.key(0))
         """Shapes and types of the parameters, as :class:`jax.ShapeDtypeStruct`."""
-        return jax.eval_shape(lambda tree: tree, self._variables)
+        blank = jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), self.abstract_variables)
+        self.variables: Variables = self.place(blank)
+
+    def untrained(self, seed: int) -> Variables:
+        """Parameters as training starts from; takes seconds."""
+        return self.place(jax.jit(self._network.init)(jax.random.key(seed)))
 
     def place(self, variables: Variables) -> Variables:
         """A tree of host arrays as arrays on the policy's device; blocks until they are there."""
@@ -125,7 +124,7 @@ class Policy:
             inputs: See :data:`Inputs`.
             variables: Other parameters than the current ones, already placed.
         """
-        chosen = self._variables if variables is None else variables
+        chosen = self.variables if variables is None else variables
         decoded = jax.device_get(self._predict(chosen, inputs))
         return {name: float(values[0]) for name, values in decoded.items()}
 
@@ -154,7 +153,7 @@ class Policy:
 
 
 def mismatch(expected: Variables, variables: Variables) -> str:
-    """Say where a tree's structure, shapes or types are not the ``expected`` ones; empty if equal."""
+    """Say where a tree is not of the ``expected`` structure, shapes and types; empty if it is."""
     wanted = dict(jax.tree_util.tree_leaves_with_path(expected))
     got = dict(jax.tree_util.tree_leaves_with_path(variables))
     for path in sorted(wanted.keys() ^ got.keys(), key=str):
@@ -201,19 +200,24 @@ def to_controls(predictions: Mapping[str, float], controls: tuple[str, ...]) -> 
     return np.clip(np.asarray(values, np.float32), -1.0, 1.0)
 
 
-def load_policy(config: TrainConfig, checkpoint_dir: Any, step: int | None = None) -> Policy:
+def load_policy(config: TrainConfig, checkpoint_dir: Path, step: int | None = None) -> Policy:
     """A policy with the parameters of a checkpoint, the newest by default.
 
     Raises:
         CheckpointError: There is none, or it is of another network or not finite.
     """
-    from charles.checkpoint import Checkpoints  # it drags in Orbax, 0.5 s
-
     policy = Policy(config)
     checkpoints = Checkpoints(checkpoint_dir)
-    variables = checkpoints.restore_variables(policy.abstract_variables, step=step)
+    variables = checkpoints.restore_variables(policy.abstract_variables, step)
     problem = policy.check(variables, recent=())
     if problem:
         raise CheckpointError(f"The checkpoint in {checkpoint_dir} cannot drive: {problem}.")
-    policy.variables = variables
+    policy.variables = policy.place(variables)
+    return policy
+
+
+def make_untrained(config: TrainConfig, seed: int) -> Policy:
+    """A policy with parameters as training starts from."""
+    policy = Policy(config)
+    policy.variables = policy.untrained(seed)
     return policy

@@ -127,7 +127,7 @@ def make_routes(
     low, high = game.seeds
     is_unseen = first_seed >= high or first_seed + num <= low
     rule = f"give towns that were never trained on (those are {low} to {high - 1})"
-    require(is_unseen, "first_seed", rule, first_seed, f"Take {max(high, 1_000_000)}.")
+    require(is_unseen, "first_seed", rule, first_seed, f"Take {max(high, 100_000)}.")
     first_h, last_h = game.hours
     known = [hour for hour in hours if first_h <= hour <= last_h] or [(first_h + last_h) / 2]
     combinations = _all_combinations(game.weathers, known)
@@ -178,10 +178,8 @@ def telemetry_of(world: World) -> Telemetry:
     )
 
 
-def drive_route(
-    name: str, driver: Driver, route: Route, *, game: GameConfig, unstuck: UnstuckConfig
-) -> RouteResult:
-    """Let a driver drive a route to its end. Blocks for as long as it takes to simulate.
+class Drive:
+    """One driver on one route, instant by instant. Use from one thread.
 
     Args:
         name: The driver's name in the result.
@@ -190,34 +188,64 @@ def drive_route(
         game: Traffic and pedestrians.
         unstuck: When the car counts as stuck.
     """
-    world = make_world(route, game)
-    watch = Unstuck(unstuck, RATE_HZ)
-    limit = round(route.length_m / SLOWEST_MPS * RATE_HZ)
-    collisions: Counter[str] = Counter()
-    furthest_m = distance_m = 0.0
-    off_road = instants = 0
-    driver.start()
-    ended = ""
-    while not ended:
-        world.step(driver.drive(world))
-        instants += 1
-        distance_m += world.speed_mps / RATE_HZ
-        furthest_m = max(furthest_m, world.route_progress_m)
-        off_road += world.is_off_road
+
+    def __init__(
+        self, name: str, driver: Driver, route: Route, *, game: GameConfig, unstuck: UnstuckConfig
+    ) -> None:
+        self.world = make_world(route, game)
+        self.ended = ""
+        """Why the drive is over: ``done``, ``off_route``, ``stuck`` or ``time``."""
+        self.instants = 0
+        self._name, self._driver, self._route = name, driver, route
+        self._unstuck = Unstuck(unstuck, RATE_HZ)
+        self._limit = round(route.length_m / SLOWEST_MPS * RATE_HZ)
+        self._collisions: Counter[str] = Counter()
+        self._furthest_m = self._distance_m = 0.0
+        self._off_road = 0
+        driver.start()
+
+    def step(self) -> None:
+        """Let the driver act at the present instant, and move to the next."""
+        world = self.world
+        world.step(self._driver.drive(world))
+        self.instants += 1
+        self._distance_m += world.speed_mps / RATE_HZ
+        self._furthest_m = max(self._furthest_m, world.route_progress_m)
+        self._off_road += world.is_off_road
         if world.collided is not None:
-            collisions[world.collided] += 1
-        ended = _ending(world, is_stuck=watch.add(world.speed_mps), is_late=instants >= limit)
-    completion = 1.0 if ended == "done" else min(furthest_m / world.route_length_m, 1.0)
-    return RouteResult(
-        driver=name,
-        route=route,
-        ended=ended,
-        completion=completion,
-        distance_m=distance_m,
-        time_s=instants / RATE_HZ,
-        off_road_s=off_road / RATE_HZ,
-        collisions=dict(sorted(collisions.items())),
-    )
+            self._collisions[world.collided] += 1
+        is_stuck = self._unstuck.add(world.speed_mps)
+        self.ended = _ending(world, is_stuck=is_stuck, is_late=self.instants >= self._limit)
+
+    @property
+    def completion(self) -> float:
+        """Share of the route driven so far, 0 to 1."""
+        if self.ended == "done":
+            return 1.0
+        return min(max(self._furthest_m / self.world.route_length_m, 0.0), 1.0)
+
+    def result(self) -> RouteResult:
+        """How it went so far."""
+        return RouteResult(
+            driver=self._name,
+            route=self._route,
+            ended=self.ended,
+            completion=self.completion,
+            distance_m=self._distance_m,
+            time_s=self.instants / RATE_HZ,
+            off_road_s=self._off_road / RATE_HZ,
+            collisions=dict(sorted(self._collisions.items())),
+        )
+
+
+def drive_route(
+    name: str, driver: Driver, route: Route, *, game: GameConfig, unstuck: UnstuckConfig
+) -> RouteResult:
+    """Drive a route to its end, as :class:`Drive` does. Blocks while it is simulated."""
+    drive = Drive(name, driver, route, game=game, unstuck=unstuck)
+    while not drive.ended:
+        drive.step()
+    return drive.result()
 
 
 def _ending(world: World, *, is_stuck: bool, is_late: bool) -> str:

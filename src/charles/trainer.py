@@ -143,3 +143,100 @@ class Trainer:
         self._log = enter(closing(MetricsLog(config.run_dir)))
         self._console = enter(closing(TrainConsole(is_enabled=self._has_console)))
         self._loader = enter(closing(self._make_loader()))
+
+    def _start_workers(self, collectors: int, *, has_player: bool) -> list[Worker]:
+        """Start the processes that run along; they find the server as any other would."""
+        server = self._config.server
+        workers = [
+            Worker(f"collector {i + 1}", collect_worker, CollectOptions(server=server))
+            for i in range(collectors)
+        ]
+        if has_player:
+            workers.append(Worker("player", play_worker, PlayOptions(server=server)))
+        for worker in workers:
+            self._stack.callback(worker.stop)
+        return workers
+
+    def run(self) -> TrainResult:
+        """Train until the steps are done, the time is up, or somebody stops the run.
+
+        Raises:
+            CharlesError: A step was not finite, a worker failed, or the data plane broke; what was
+                trained and collected until then is on disk.
+        """
+        try:
+            with jax.transfer_guard("disallow"):
+                reason = self._loop()
+        finally:
+            self._save()
+            self._stack.close()
+        return TrainResult(
+            steps=self._learner.step_number,
+            reason=reason,
+            minutes=self._clock.since_start() / 60,
+            share_stepping=self._clock.share_stepping(),
+        )
+
+    def _loop(self) -> str:
+        config, learner, clock = self._config, self._learner, self._clock
+        while learner.step_number < config.steps:
+            if self._stop.is_set():
+                return "stopped"
+            if config.minutes and clock.since_start() > config.minutes * 60:
+                return "time is up"
+            batch = self._next_batch()
+            if batch is not None:
+                metrics = self._timed_step(batch)
+                if learner.step_number % config.log_every == 0:
+                    self._scalars = learner.host_scalars(metrics)
+                    self._log.write(learner.step_number, self._scalars)
+                if learner.step_number % config.checkpoint.every_steps == 0:
+                    self._save()
+            self._look_after_others()
+        return "all steps done"
+
+    def _next_batch(self) -> dict[str, jax.Array] | None:
+        """The next batch, or ``None`` after a moment; the wait is booked under its cause."""
+        started_s = time.monotonic()
+        batch = self._loader.get(timeout_s=BATCH_WAIT_S)
+        waited_s = time.monotonic() - started_s
+        short = {} if batch is not None else self._intake.view().shortfall
+        self._pause = ", ".join(short[name] for name in sorted(short))
+        if short:
+            self._clock.paused_s += waited_s
+        else:
+            self._clock.starved_s += waited_s
+        return batch
+
+    def _timed_step(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        clock = self._clock
+        started_s = time.monotonic()
+        if clock.first_step_s is None:
+            clock.first_step_s = started_s
+        metrics = self._learner.step(batch)
+        clock.stepping_s += time.monotonic() - started_s
+        return metrics
+
+    def _save(self) -> None:
+        """Write a checkpoint in the background, and tell the players."""
+        step = self._learner.step_number
+        if step in (0, self._last_saved):
+            return
+        self._learner.save(self._intake.state())
+        self._last_saved = step
+        self._intake.forget_drawn()
+        self._server.broadcast(Checkpoint(step=step))
+
+    def _look_after_others(self) -> None:
+        """Raise what failed elsewhere, tell collectors what is short, draw the console."""
+        for worker in self._workers:
+            error = worker.error()
+            if error is not None:
+                raise error
+        now_s = time.monotonic()
+        if now_s - self._last_demand_s > DEMAND_S:
+            self._last_demand_s = now_s
+            weather = self._intake.wanted_weather()
+            if weather is not None:
+                self._server.broadcast(Demand(short={"weather": weather}))
+        self._console.show(self._view)

@@ -85,6 +85,8 @@ class Ring:
     def pop(self, most: int) -> np.ndarray:
         """Take the oldest entries, uint32 ``[N]`` with ``N <= most``. Never blocks."""
         count = min(most, len(self))
+        if count == 0:
+            return np.empty(0, np.uint32)
         fence()
         entries, capacity = self._entries, self.capacity
         head = self._counters[0]

@@ -6,10 +6,13 @@ because pixels are the expensive half: a collector that sees from the telemetry 
 sample is not wanted never asks for them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from charles.config import GameConfig
+from charles.errors import GameError
 
 WEATHERS = ("clear", "overcast", "rain", "fog")
 """Weathers every adapter understands; an adapter maps them to its game's own names."""
@@ -113,3 +116,39 @@ class Game(Protocol):
     def close(self) -> None:
         """Release everything; the car is left with neutral controls. May be called twice."""
         ...
+
+
+def chosen_scene(scene: Scene, config: GameConfig, rng: np.random.Generator) -> Scene:
+    """``scene`` with weather and time of day chosen, within ``config``, where it left them open.
+
+    Raises:
+        GameError: A weather that no adapter knows, an hour beyond 0 to 24, or a place that is not
+            finite.
+    """
+    weather, hour = scene.weather, scene.time_of_day_h
+    if weather is None:
+        weather = str(rng.choice(config.weathers))
+    if hour is None:
+        hour = float(rng.uniform(*config.hours))
+    if weather not in WEATHERS:
+        raise GameError(f"scene.weather must be one of {WEATHERS}, got {weather!r}.")
+    if not 0.0 <= hour <= 24.0:
+        raise GameError(f"scene.time_of_day_h must lie in 0 to 24, got {hour!r}.")
+    if scene.place is not None and not np.isfinite(scene.place).all():
+        raise GameError(f"scene.place must be finite, got {scene.place!r}.")
+    return replace(scene, weather=weather, time_of_day_h=hour)
+
+
+def checked_controls(controls: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """A copy of ``controls`` as float32 ``[A]``, once it is sure that a game may have them.
+
+    Raises:
+        GameError: Another shape, a value that is not finite, or one beyond [-1, 1].
+    """
+    values = np.array(controls, dtype=np.float32)
+    if values.shape != (len(names),):
+        raise GameError(f"controls must be float32 [{len(names)}], got {list(values.shape)}.")
+    if not (np.abs(values) <= 1.0).all():  # NaN compares false, so it is refused here too
+        shown = dict(zip(names, values.tolist(), strict=True))
+        raise GameError(f"controls must be finite and lie in [-1, 1], got {shown}.")
+    return values

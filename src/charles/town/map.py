@@ -350,9 +350,16 @@ def point_at(line: np.ndarray, along: np.ndarray, place_m: float) -> tuple[np.nd
 
 def offset_line(line: np.ndarray, offset_m: float) -> np.ndarray:
     """The parallel of a polyline ``[N, 2]``, ``offset_m`` to its left."""
-    step = np.gradient(line, axis=0)
-    step /= np.hypot(*step.T)[:, None]
+    step = tangents(line)
     return line + offset_m * np.stack([-step[:, 1], step[:, 0]], axis=1)
+
+
+def tangents(line: np.ndarray) -> np.ndarray:
+    """Unit vectors along a polyline ``[N, 2]`` at its points, float64 ``[N, 2]``."""
+    step = np.empty_like(line)
+    step[1:-1] = line[2:] - line[:-2]
+    step[0], step[-1] = line[1] - line[0], line[-1] - line[-2]
+    return step / np.hypot(step[:, 0], step[:, 1])[:, None]
 
 
 def _unit(angle: float) -> np.ndarray:

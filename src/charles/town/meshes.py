@@ -4,6 +4,7 @@ Cars and pedestrians face +x and stand on z = 0. What is flat on the ground has 
 alpha 255: alpha reaches the picture as a mark of what is ground, which weather needs to know.
 """
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -32,7 +33,10 @@ _YELLOW: Colour = (242, 190, 40)
 _SHADOW: Colour = (30, 31, 34)
 _TYRE: Colour = (20, 20, 22)
 _GLASS: Colour = (28, 36, 46)
+MARKER: Colour = (255, 40, 200)
 _LINE_M = 0.18
+_SAGITTA_M = 0.07
+"""How far a straight piece of kerb may stray from a curve."""
 
 PAINTS: tuple[Colour, ...] = (
     (196, 30, 34), (232, 232, 228), (34, 84, 172), (30, 32, 36), (238, 180, 30),
@@ -40,10 +44,10 @@ PAINTS: tuple[Colour, ...] = (
 )  # fmt: skip
 # Length, width, height, share of the length that is bonnet, share that is boot.
 _MODELS = (
-    (4.4, 1.8, 1.45, 0.28, 0.16),  # saloon
-    (3.9, 1.75, 1.50, 0.26, 0.02),  # hatchback
-    (4.7, 1.9, 1.95, 0.16, 0.00),  # van
-    (4.5, 1.85, 1.70, 0.26, 0.04),  # off-roader
+    (4.4, 1.84, 1.45, 0.28, 0.16),  # saloon
+    (4.1, 1.80, 1.50, 0.26, 0.02),  # hatchback
+    (4.5, 1.90, 1.95, 0.16, 0.00),  # van
+    (4.4, 1.88, 1.70, 0.26, 0.04),  # off-roader
 )
 NUM_CAR_STYLES = len(PAINTS) * len(_MODELS)
 _CLOTHES: tuple[tuple[Colour, Colour], ...] = (
@@ -135,12 +139,18 @@ def _add_junction(layers: dict[str, dict[Cell, Mesh]], junction: Junction) -> No
 
 
 def _parallels(road: Road) -> tuple[np.ndarray, np.ndarray]:
-    """Centre line at about every 4 m, and the unit vectors to its left, both ``[N, 2]``."""
-    count = max(2, len(road.centre) // 2 + 1)
-    index = np.round(np.linspace(0, len(road.centre) - 1, count)).astype(int)
-    step = np.gradient(road.centre, axis=0)[index]
+    """Centre line, and the unit vectors to its left, both ``[N, 2]``: few points where straight."""
+    step = np.gradient(road.centre, axis=0)
     step /= np.hypot(*step.T)[:, None]
-    return road.centre[index], np.stack([-step[:, 1], step[:, 0]], axis=1)
+    heading = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
+    along = _along(road)
+    kept = [0]
+    for i in range(1, len(along) - 1):
+        length, turn = along[i + 1] - along[kept[-1]], abs(heading[i + 1] - heading[kept[-1]])
+        if length * turn / 8.0 > _SAGITTA_M or length > 16.0:
+            kept.append(i)
+    kept.append(len(along) - 1)
+    return road.centre[kept], np.stack([-step[kept, 1], step[kept, 0]], axis=1)
 
 
 def _add_road(layers: dict[str, dict[Cell, Mesh]], road: Road) -> None:
@@ -284,7 +294,7 @@ def make_tree(seed: int) -> Mesh:
         loops.append(
             [(r * math.cos(a), r * math.sin(a), height) for a, r in zip(angles, reach, strict=True)]
         )
-    for k, (low, high) in enumerate(zip(loops, loops[1:], strict=False)):
+    for k, (low, high) in enumerate(itertools.pairwise(loops)):
         for i in range(5):
             j = (i + 1) % 5
             light = (0.62 + 0.24 * k) * (1.0 + 0.16 * math.cos(2.0 * math.pi * i / 5.0 - 0.9))
@@ -317,11 +327,13 @@ def _quad_at(x0: float, x1: float, y: float) -> list[Point]:
 
 
 def _add_wheels(mesh: Mesh, x: float, y: float) -> None:
-    mesh.box((x - 0.3, -y - 0.02, 0.0), (x + 0.3, y + 0.02, 0.45), _TYRE)
+    mesh.box((x - 0.3, -y + 0.02, 0.0), (x + 0.3, y - 0.02, 0.4), _TYRE)
+    turns = np.linspace(0.0, 2.0 * math.pi, 8, endpoint=False) + 0.39
     for side in (-1.0, 1.0):
-        at = side * (y + 0.035)
-        hub = [(x + 0.17 * math.cos(a), at, 0.32 + 0.17 * math.sin(a)) for a in (0.8, 2.4, 3.9, 5.5)]
-        mesh.polygon(hub if side < 0 else hub[::-1], (150, 152, 156))
+        for radius, out, colour in ((0.34, 0.02, _TYRE), (0.2, 0.03, (150, 152, 156))):
+            at = side * (y + out)
+            disc = [(x + radius * math.cos(t), at, 0.34 + radius * math.sin(t)) for t in turns]
+            mesh.polygon(disc if side < 0 else disc[::-1], colour)
 
 
 def _add_hull(mesh: Mesh, size: tuple[float, float, float], belt: float, paint: Colour) -> None:
@@ -404,39 +416,51 @@ def make_pedestrian(style: int, stride: int) -> Mesh:
     return mesh
 
 
-def make_lamp_posts(town: TownMap) -> tuple[dict[Cell, Mesh], dict[Cell, Mesh]]:
-    """Street lamps on alternating pavements, by cell: posts, and the lamps on them."""
-    posts: dict[Cell, Mesh] = defaultdict(Mesh)
-    lamps: dict[Cell, Mesh] = defaultdict(Mesh)
+def lamp_post_places(town: TownMap) -> list[tuple[float, float, float]]:
+    """Street lamps on alternating pavements: x, y and the heading of their arm."""
+    places = []
     for road in town.roads:
         along = _along(road)
         for i, place in enumerate(np.arange(9.0, along[-1] - 6.0, 24.0)):
             side = 1.0 if i % 2 else -1.0
             point, left = _frame_at(road, along, place)
             x, y = point + side * (road.half_width_m + 0.7) * left
-            out_x, out_y = point + side * (road.half_width_m - 0.9) * left
-            cell = cell_of((x, y))
-            posts[cell].box((x - 0.07, y - 0.07, 0.0), (x + 0.07, y + 0.07, 5.4), (84, 88, 92))
-            arm = [(x, y, 5.3), (out_x, out_y, 5.5), (out_x, out_y, 5.6), (x, y, 5.4)]
-            posts[cell].polygon(arm, (84, 88, 92))
-            posts[cell].polygon(arm[::-1], (84, 88, 92))
-            low, high = (out_x - 0.25, out_y - 0.25, 5.4), (out_x + 0.25, out_y + 0.25, 5.55)
-            lamps[cell].box(low, high, (255, 236, 190))
-            lamps[cell].polygon(
-                [(out_x + a, out_y + b, 5.4) for a, b in ((-.25, -.25), (-.25, .25), (.25, .25), (.25, -.25))],
-                (255, 236, 190),
-            )
-    return posts, lamps
+            places.append((float(x), float(y), math.atan2(-side * left[1], -side * left[0])))
+    return places
+
+
+def make_lamp_post() -> tuple[Mesh, Mesh, Mesh]:
+    """A street lamp with its arm along +x: the post, the lamp, and its light on the ground."""
+    post, lamp, glow = Mesh(), Mesh(), Mesh()
+    grey = (84, 88, 92)
+    post.box((-0.07, -0.07, 0.0), (0.07, 0.07, 5.5), grey)
+    arm = [(0.0, 0.0, 5.3), (1.5, 0.0, 5.5), (1.5, 0.0, 5.6), (0.0, 0.0, 5.45)]
+    post.polygon(arm, grey)
+    post.polygon(arm[::-1], grey)
+    lamp.box((1.1, -0.22, 5.38), (1.7, 0.22, 5.52), (255, 236, 190))
+    lamp.polygon([(1.1, -0.22, 5.38), (1.1, 0.22, 5.38), (1.7, 0.22, 5.38), (1.7, -0.22, 5.38)],
+                 (255, 236, 190))  # fmt: skip
+    warm = (255, 226, 170)
+    turns = np.linspace(0.0, 2.0 * math.pi, 14)
+    rim = [(1.4 + 7.0 * math.cos(t), 7.0 * math.sin(t), 0.0) for t in turns]
+    for a, b in itertools.pairwise(rim):
+        glow.polygon(((1.4, 0.0, 0.0), a, b), warm)
+        glow.colours[-3:] = [(*warm, 90), (*warm, 0), (*warm, 0)]
+    return post, lamp, glow
 
 
 def make_bonnet(paint: Colour) -> Mesh:
     """What the hood camera sees of its own car, in the camera's axes: x right, y ahead, z up."""
     mesh = Mesh()
-    rows = ((0.50, 0.62, -0.245), (0.80, 0.70, -0.33), (0.92, 0.62, -0.375))
-    for k, ((y0, w0, z0), (y1, w1, z1)) in enumerate(zip(rows, rows[1:], strict=False)):
-        for x0, x1, light in ((-1.0, -0.55, 0.8), (-0.55, 0.55, 0.95), (0.55, 1.0, 0.8)):
-            quad = ((x0 * w0, y0, z0), (x1 * w0, y0, z0), (x1 * w1, y1, z1), (x0 * w1, y1, z1))
-            mesh.polygon(quad, shade(paint, light - 0.12 * k))
+    # The front edge from left to right: how far out, how far below the camera, both 0.9 m ahead.
+    edge = ((-0.95, -0.43), (-0.72, -0.375), (-0.35, -0.35), (0.35, -0.35), (0.72, -0.375),
+            (0.95, -0.43))  # fmt: skip
+    lights = (0.55, 0.72, 0.86, 0.72, 0.55)
+    for (x0, z0), (x1, z1), light in zip(edge, edge[1:], lights, strict=False):
+        near = ((0.9 * x0, 0.6, z0 + 0.03), (0.9 * x1, 0.6, z1 + 0.03))
+        mesh.polygon((*near, (x1, 0.86, z1), (x0, 0.86, z0)), shade(paint, light))
+        lip = ((x1, 0.9, z1 - 0.004), (x0, 0.9, z0 - 0.004))
+        mesh.polygon(((x0, 0.86, z0), (x1, 0.86, z1), *lip), shade(paint, 0.45 * light))
     return mesh
 
 
@@ -444,16 +468,16 @@ def make_marker() -> tuple[Mesh, Mesh]:
     """The target: a ring on the ground, and a column of light that begins above head height."""
     ring, column = Mesh(), Mesh()
     angles = np.linspace(0.0, 2.0 * math.pi, 17)
-    for a, b in zip(angles, angles[1:], strict=False):
+    for a, b in itertools.pairwise(angles):
         corners = [(r * math.cos(t), r * math.sin(t)) for r, t in ((2.2, a), (2.2, b))]
         corners += [(r * math.cos(t), r * math.sin(t)) for r, t in ((1.6, b), (1.6, a))]
         ring.flat(corners, MARKER)
     column.box((-0.18, -0.18, 6.0), (0.18, 0.18, 40.0), MARKER)
-    tip, rim = (0.0, 0.0, 3.0), [(0.9, 0.0, 5.2), (0.0, 0.9, 5.2), (-0.9, 0.0, 5.2), (0.0, -0.9, 5.2)]
+    tip, rim = (
+        (0.0, 0.0, 3.0),
+        [(0.9, 0.0, 5.2), (0.0, 0.9, 5.2), (-0.9, 0.0, 5.2), (0.0, -0.9, 5.2)],
+    )
     for i in range(4):
         column.polygon((tip, rim[(i + 1) % 4], rim[i]), shade(MARKER, 0.75 + 0.08 * i))
         column.polygon((rim[i], rim[(i + 1) % 4], (0.0, 0.0, 6.0)), shade(MARKER, 0.9))
     return ring, column
-
-
-MARKER: Colour = (255, 40, 200)

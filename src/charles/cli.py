@@ -1,0 +1,150 @@
+"""The commands: ``charles-train``, ``charles-collect``, ``charles-play`` and so on.
+
+Each is one function: it parses its arguments, calls one function of Charles, and turns an error
+that was written for the user into one line and exit status 2. Everything heavy is imported inside,
+because processes that a command starts import the module that it was started from.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from charles.config import CollectOptions, EvaluateOptions, PlayOptions, TownOptions
+from charles.errors import CharlesError
+
+USER_ERROR = 2
+"""Exit status of an error that the user can mend."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, where a command does not stop by itself."""
+
+
+def train() -> None:
+    """``charles-train``: the server of a run, its trainer, and whatever is started along."""
+    run_command("charles-train", _train)
+
+
+def collect() -> None:
+    """``charles-collect``: a data collector for the server on this host."""
+    run_command("charles-collect", _collect)
+
+
+def play() -> None:
+    """``charles-play``: a player, driving with a network while it is learning."""
+    run_command("charles-play", _play)
+
+
+def town() -> None:
+    """``charles-town``: the built-in game, served or filmed."""
+    run_command("charles-town", _town)
+
+
+def evaluate() -> None:
+    """``charles-evaluate``: a closed-loop score of a checkpoint."""
+    run_command("charles-evaluate", _evaluate)
+
+
+def run_command(program: str, command: Callable[[Sequence[str]], None]) -> None:
+    """Run ``command`` on this process's arguments, and end the process if it fails.
+
+    Args:
+        program: Name to begin error lines with.
+        command: Takes the arguments, ``--debug`` left out.
+
+    Raises:
+        SystemExit: It failed for a reason that was written for the user.
+    """
+    arguments = [each for each in sys.argv[1:] if each != "--debug"]
+    try:
+        command(arguments)
+    except CharlesError as error:
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(USER_ERROR) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+def one_line(error: CharlesError) -> str:
+    """An error's text on one line; of a worker's traceback, what failed and the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) < 3:
+        return " ".join(lines)
+    head = lines[0].removesuffix("Traceback (most recent call last):")
+    return f"{head.rstrip()} {lines[-1]} (--debug shows more)"
+
+
+def _train(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse_train
+
+    options = parse_train(arguments)
+    from charles.trainer import train
+
+    train(
+        options.config,
+        collectors=options.collectors,
+        player=options.player,
+        console=options.console,
+        resume=options.resume,
+    )
+    if options.report:
+        from charles.report import write_report
+
+        write_report(
+            options.config.run_dir, routes=options.report_routes, film_s=options.report_film_s
+        )
+
+
+def _collect(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = (
+        "Watch the game's own driver and send balanced samples to the trainer on this host. Waits "
+        "for the trainer, and survives its restarts."
+    )
+    options = parse(CollectOptions, arguments, program="charles-collect", text=text)
+    from charles.collector import collect
+
+    collect(options.server, has_console=options.console)
+
+
+def _play(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = (
+        "Drive with the network that the trainer on this host is training, or with the newest "
+        "checkpoint of a run."
+    )
+    options = parse(PlayOptions, arguments, program="charles-play", text=text)
+    from charles.player import play
+
+    play(options)
+
+
+def _town(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = "Serve the built-in game over the DeepGTAV wire protocol, or film a drive in it."
+    options = parse(TownOptions, arguments, program="charles-town", text=text)
+    if options.show is not None:
+        from charles.ui.town_film import film_town
+
+        film_town(options, options.show)
+        return
+    from charles.process import stop_on_signals
+    from charles.town.server import serve
+
+    serve(options, stop_on_signals())
+
+
+def _evaluate(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = (
+        "Let a checkpoint drive through towns it never saw, against its teacher, driving straight "
+        "ahead and an untrained network."
+    )
+    options = parse(EvaluateOptions, arguments, program="charles-evaluate", text=text)
+    from charles.evaluate import evaluate
+
+    evaluate(options)

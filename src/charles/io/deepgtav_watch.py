@@ -1,0 +1,132 @@
+"""What is made of a DeepGTAV game's telemetry: is it true, does the car move, where is its target.
+
+Plain bookkeeping without sockets or clocks; times are those of the pairs. Use from one thread.
+"""
+
+import math
+
+import numpy as np
+
+from charles.io.deepgtav_link import Data
+from charles.timing import NS_PER_S
+
+_MOVED_M = 2.0
+"""How far a car must get to count as moving."""
+
+_MAX_SPEED_MPS = 200.0
+_TARGET_M = (200.0, 600.0)
+_REACHED_M = 30.0
+_HEADING_M = 0.5
+"""Motion over which a heading is measured; less is noise."""
+
+
+class ControlCheck:
+    """Finds controls that cannot be the car's, as a wrong build of the game reports them.
+
+    Args:
+        constant_s: Controls that stay exactly the same for so long, while the car moves all the
+            time, are not real.
+        moving_mps: What counts as moving.
+    """
+
+    def __init__(self, *, constant_s: float, moving_mps: float = 2.0) -> None:
+        self._constant_ns = round(constant_s * NS_PER_S)
+        self._moving_mps = moving_mps
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, as after a change of driver."""
+        self._last: tuple[float, float, float] | None = None
+        self._since_ns = 0
+
+    def is_possible(self, data: Data) -> bool:
+        """Whether the controls are finite and in range; some cars' wheels turn past 40 degrees."""
+        values = (data.throttle, data.brake, data.steering)
+        return (
+            all(map(math.isfinite, values))
+            and abs(data.throttle) <= 1.01
+            and -0.01 <= data.brake <= 1.01
+            and abs(data.steering) <= 1.5
+        )
+
+    def is_frozen(self, data: Data, captured_ns: int) -> bool:
+        """Whether the controls have stayed the same for too long while the car moved."""
+        values = (data.throttle, data.brake, data.steering)
+        if values != self._last or data.speed < self._moving_mps:
+            self._last, self._since_ns = values, captured_ns
+        return captured_ns - self._since_ns > self._constant_ns
+
+
+class StartWatch:
+    """Tells a car that never begins to move from one that waits for a moment.
+
+    Args:
+        patience_s: How long a car may stand at its start.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_ns = round(patience_s * NS_PER_S)
+        self.restart()
+
+    def restart(self) -> None:
+        """A new start."""
+        self.has_moved = False
+        self._origin: tuple[float, float] | None = None
+        self._since_ns = 0
+
+    def is_dead(self, location: tuple[float, float, float], captured_ns: int) -> bool:
+        """Whether the car has stood where it started for too long."""
+        x, y, _ = location
+        if self._origin is None:
+            self._origin, self._since_ns = (x, y), captured_ns
+        self.has_moved = self.has_moved or math.dist(self._origin, (x, y)) > _MOVED_M
+        return not self.has_moved and captured_ns - self._since_ns > self._patience_ns
+
+
+class RandomTarget:
+    """A purpose for a game that has none: a random place not far away, a new one once reached.
+
+    Args:
+        rng: Draws the places.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget target and heading, as after the car was put elsewhere."""
+        self._target: tuple[float, float] | None = None
+        self._from: tuple[float, float] | None = None
+        self._heading: float | None = None
+
+    def purpose(self, location: tuple[float, float, float]) -> np.ndarray:
+        """Direction (radians, positive right) and distance (m) of the target, float32 ``[2]``.
+
+        Both are 0 until the car has moved, because its heading is that of its last motion.
+        """
+        here = location[:2]
+        self._measure_heading(here)
+        if self._target is None or math.dist(here, self._target) < _REACHED_M:
+            self._target = self._draw(here)
+        if self._heading is None:
+            return np.zeros(2, np.float32)
+        bearing = math.atan2(self._target[1] - here[1], self._target[0] - here[0])
+        direction = math.remainder(self._heading - bearing, 2.0 * math.pi)
+        return np.array([direction, math.dist(here, self._target)], np.float32)
+
+    def _measure_heading(self, here: tuple[float, float]) -> None:
+        if self._from is None:
+            self._from = here
+        elif math.dist(here, self._from) >= _HEADING_M:
+            self._heading = math.atan2(here[1] - self._from[1], here[0] - self._from[0])
+            self._from = here
+
+    def _draw(self, here: tuple[float, float]) -> tuple[float, float]:
+        bearing, distance = self._rng.uniform(0.0, 2.0 * math.pi), self._rng.uniform(*_TARGET_M)
+        return (here[0] + distance * math.cos(bearing), here[1] + distance * math.sin(bearing))
+
+
+def is_plausible_motion(data: Data) -> bool:
+    """Whether speed and place, which no known build reports wrongly, are possible."""
+    return 0.0 <= data.speed <= _MAX_SPEED_MPS and all(map(math.isfinite, data.location))

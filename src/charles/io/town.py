@@ -1,0 +1,163 @@
+"""Town, the built-in game, in this process.
+
+Nothing is drawn until :meth:`TownGame.grab` asks for it, so an instant whose sample is not wanted
+costs a fraction of one whose pixels are.
+"""
+
+import time
+
+import numpy as np
+
+from charles.config import GameConfig
+from charles.errors import GameError
+from charles.io.game import Scene, Telemetry, checked_controls, chosen_scene
+from charles.sample import DRIVING_CONTROLS
+from charles.timing import NS_PER_S, RateKeeper
+from charles.town.physics import STEP_S
+from charles.town.render import Renderer
+from charles.town.world import World, WorldConfig
+
+MAX_STEPS_PER_TICK = 4
+"""How many steps a late tick in real time stands for at most; time beyond that never happens."""
+
+_MAX_ROUTE_SEED = 2**31
+
+
+class TownGame:
+    """Town as a :class:`charles.io.game.Game`; its label is there whoever drives.
+
+    Stepped, an instant comes when asked for and ``captured_ns`` counts simulated time, rising over
+    resets. In real time, instants come 30 times a second on absolute deadlines and ``captured_ns``
+    is the monotonic clock at the step. A caller that is late misses instants, but not their time:
+    the town moves on by up to :data:`MAX_STEPS_PER_TICK` steps, as a game does that drops frames.
+
+    Args:
+        config: Which towns, how full, which weathers and hours; whether it runs in real time.
+        height: Frame height in pixels.
+        width: Frame width in pixels.
+        seed: Seeds what a scene leaves open.
+    """
+
+    def __init__(self, config: GameConfig, *, height: int, width: int, seed: int) -> None:
+        self.controls: tuple[str, ...] = DRIVING_CONTROLS
+        self.frame_shape: tuple[int, int, int] = (height, width, 3)
+        self.is_realtime = config.is_realtime
+        self._config = config
+        self._rng = np.random.default_rng(seed)
+        self._renderer: Renderer | None = None
+        self._keeper: RateKeeper | None = None
+        self._world: World | None = None
+        self._clock_ns = 0
+        self._is_npc_driving = True
+        self._acting = np.zeros(len(self.controls), np.float32)
+        self._is_closed = False
+
+    @property
+    def world(self) -> World:
+        """The town of the last reset.
+
+        Raises:
+            GameError: There was no reset yet, or the game is closed.
+        """
+        if self._world is None or self._is_closed:
+            raise GameError("A game must be reset before it is used, and not after it is closed.")
+        return self._world
+
+    @property
+    def missed(self) -> int:
+        """Instants that real time had and the caller was too late for; 0 when stepped."""
+        return self._keeper.missed if self._keeper is not None else 0
+
+    def reset(self, scene: Scene) -> None:
+        """See :class:`charles.io.game.Game`. Takes about 0.3 s. The same seed, the same scene."""
+        if self._is_closed:
+            raise GameError("The game is closed. Make a new one.")
+        low, high = self._config.seeds
+        seed = int(self._rng.integers(low, high)) if scene.seed is None else scene.seed
+        rng = self._rng if scene.seed is None else np.random.default_rng(seed)
+        scene = chosen_scene(scene, self._config, rng)
+        assert scene.weather is not None
+        assert scene.time_of_day_h is not None
+        self._world = World(
+            WorldConfig(
+                seed=seed,
+                vehicles=self._config.vehicles,
+                pedestrians=self._config.pedestrians,
+                weather=scene.weather,
+                time_of_day_h=scene.time_of_day_h,
+                place=scene.place,
+                route_seed=int(rng.integers(_MAX_ROUTE_SEED)),
+            )
+        )
+        self._is_npc_driving = True
+        self._restart_clock()
+
+    def tick(self) -> Telemetry:
+        """See :class:`charles.io.game.Game`."""
+        world = self.world
+        is_collision = False
+        for _ in range(self._wait_steps()):
+            world.step(None if self._is_npc_driving else self._acting)
+            is_collision = is_collision or world.collided is not None
+        if self.is_realtime:
+            self._clock_ns = time.monotonic_ns()
+        else:
+            self._clock_ns += round(STEP_S * NS_PER_S)
+        return Telemetry(
+            captured_ns=self._clock_ns,
+            controls=world.controls.copy(),
+            label=np.array(world.label(), np.float32),
+            speed_mps=world.speed_mps,
+            purpose=world.purpose(),
+            location=world.location,
+            weather=world.config.weather,
+            time_of_day_h=world.config.time_of_day_h,
+            is_collision=is_collision,
+            is_off_road=world.is_off_road,
+        )
+
+    def grab(self, out: np.ndarray) -> None:
+        """See :class:`charles.io.game.Game`; ``out`` must be C-contiguous."""
+        view = self.world.view()
+        if self._renderer is None:
+            self._renderer = Renderer(*self.frame_shape[:2])
+        self._renderer.render(view, out)
+
+    def act(self, controls: np.ndarray) -> None:
+        """See :class:`charles.io.game.Game`."""
+        values = checked_controls(controls, self.controls)
+        if not self._is_npc_driving:
+            self._acting = values
+
+    def set_npc(self, is_driving: bool) -> None:
+        """See :class:`charles.io.game.Game`."""
+        self._is_npc_driving = is_driving
+        self._acting = np.zeros(len(self.controls), np.float32)
+
+    def teleport(self, place: tuple[float, float] | None = None) -> None:
+        """See :class:`charles.io.game.Game`. The car stands still at first, on a new route."""
+        self.world.place_ego(place)
+        self._restart_clock()
+
+    def close(self) -> None:
+        """See :class:`charles.io.game.Game`."""
+        self._is_closed = True
+        if self._renderer is not None:
+            self._renderer.close()
+        self._renderer = self._world = None
+
+    def _wait_steps(self) -> int:
+        """Wait for the next instant if need be, and return how many steps lead to it."""
+        if self._keeper is None:
+            return 1
+        before = self._keeper.missed
+        self._keeper.wait()
+        return min(1 + self._keeper.missed - before, MAX_STEPS_PER_TICK)
+
+    def _restart_clock(self) -> None:
+        """After a pause, begin a new series of deadlines instead of making up for the pause."""
+        if not self.is_realtime:
+            return
+        if self._keeper is None:
+            self._keeper = RateKeeper(1.0 / STEP_S)
+        self._keeper.restart()

@@ -1,0 +1,91 @@
+"""The one place where Flax NNX modules become pure functions. Beyond it a network is plain data.
+
+Variables are nested dicts of arrays: ``{"params": ..., "stats": ...}``. Parameters are trained;
+statistics are what a module gathers while it trains (running means) and are empty for most.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+from flax import nnx
+
+Array = jax.Array
+Batch = dict[str, Any]
+Variables = dict[str, Any]
+
+
+class NetworkModule(Protocol):
+    """What :func:`functionalize` asks of an NNX module."""
+
+    def __call__(self, batch: Batch, *, is_training: bool, key: Array | None) -> dict[str, Array]:
+        """Raw head outputs float32 ``[B, units]`` per output, from a prepared batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as pure functions; all can be jitted, differentiated and mapped."""
+
+    init: Callable[[Array], Variables]
+    """``init(key) -> variables``."""
+    prepare: Callable[[Batch], Batch]
+    """``prepare(batch) -> batch`` with the stored ``pixels`` replaced by ``image``."""
+    forward: Callable[..., tuple[dict[str, Array], Variables]]
+    """As :meth:`apply`, for a batch that is prepared already (and perhaps augmented)."""
+
+    def apply(
+        self, variables: Variables, batch: Batch, *, is_training: bool, key: Array | None = None
+    ) -> tuple[dict[str, Array], Variables]:
+        """Predict from stored pixels.
+
+        Args:
+            variables: As :attr:`init` made them.
+            batch: ``pixels`` uint8 ``[B, ...]`` in the sample's format, ``speed`` float32 ``[B]``
+                in m/s, ``purpose`` float32 ``[B, 2]`` (radians, metres), ``history`` float32
+                ``[B, T, D]``; other entries are ignored.
+            is_training: Whether statistics are gathered and noise is drawn.
+            key: A PRNG key, for networks that draw noise while training.
+
+        Returns:
+            Raw head outputs, float32 ``[B, units]`` per output's name, and the new statistics.
+        """
+        return self.forward(variables, self.prepare(batch), is_training=is_training, key=key)
+
+
+def functionalize(
+    make_module: Callable[[nnx.Rngs], nnx.Module], prepare: Callable[[Batch], Batch]
+) -> Network:
+    """Turn an NNX module into a :class:`Network`.
+
+    Args:
+        make_module: Builds a :class:`NetworkModule` from its random streams. All its state must be
+            ``nnx.Param`` or ``nnx.BatchStat``, under names (no lists).
+        prepare: What turns stored pixels into ``image``.
+    """
+    abstract = nnx.eval_shape(lambda: make_module(nnx.Rngs(0)))
+    structure, params_like, stats_like = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+
+    def init(key: Array) -> Variables:
+        _, params, stats = nnx.split(make_module(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
+        return {"params": nnx.to_pure_dict(params), "stats": nnx.to_pure_dict(stats)}
+
+    def forward(
+        variables: Variables, batch: Batch, *, is_training: bool, key: Array | None = None
+    ) -> tuple[dict[str, Array], Variables]:
+        params = _fill(params_like, variables["params"])
+        stats = _fill(stats_like, variables["stats"])
+        module = nnx.merge(structure, params, stats)
+        predictions = module(batch, is_training=is_training, key=key)
+        _, _, new_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+        return predictions, nnx.to_pure_dict(new_stats)
+
+    return Network(init=init, prepare=prepare, forward=forward)
+
+
+def _fill(like: nnx.State, values: Variables) -> nnx.State:
+    """An NNX state of the structure of ``like`` that holds ``values``; ``like`` stays as it is."""
+    state = jax.tree.map(lambda leaf: leaf, like)
+    nnx.replace_by_pure_dict(state, values)
+    return state

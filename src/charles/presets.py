@@ -1,0 +1,86 @@
+"""Named presets: whole configurations to start from. Any field can be changed on the command line.
+
+A preset is a function, so that it reads as what differs from the defaults.
+"""
+
+import difflib
+from collections.abc import Callable
+
+from charles.config import (
+    CheckpointConfig,
+    CollectConfig,
+    DataConfig,
+    FrameConfig,
+    GameConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+from charles.errors import ConfigError
+
+Preset = Callable[[], TrainConfig]
+
+
+def default() -> TrainConfig:
+    """The documented system: 480x270 frames, 25,000 samples per output; about 10 GB of memory."""
+    return TrainConfig()
+
+
+def town_small() -> TrainConfig:
+    """Half the frame size and buffers of 5,000: about 0.6 GB of memory; for a laptop."""
+    return TrainConfig(
+        frame=FrameConfig(height=144, width=256),
+        data=DataConfig(buffer_capacity=5_000),
+        steps=20_000,
+    )
+
+
+def town_live() -> TrainConfig:
+    """The demonstration of the README: collects, trains and drives within ten minutes on two cores.
+
+    Buffers are small, so that training starts soon, and samples are drawn more than once.
+    """
+    return TrainConfig(
+        frame=FrameConfig(height=144, width=256),
+        data=DataConfig(buffer_capacity=1_500, reuse=4, history_length=0),
+        collect=CollectConfig(scene_s=20.0),
+        optimizer=OptimizerConfig(decay_steps=2_500),
+        steps=2_500,
+        minutes=6.0,
+    )
+
+
+def tiny() -> TrainConfig:
+    """For tests: small frames, buffers of 64, a network that steps in milliseconds."""
+    return TrainConfig(
+        frame=FrameConfig(height=36, width=64),
+        game=GameConfig(vehicles=2, pedestrians=2),
+        data=DataConfig(buffer_capacity=64, slots_per_collector=64, max_collectors=3,
+                        history_length=4),
+        network=NetworkConfig(input_height=24, input_width=48, widths=(8, 8), neck=4, dense=(16,),
+                              condition=8),
+        optimizer=OptimizerConfig(warmup_steps=2),
+        checkpoint=CheckpointConfig(every_steps=5),
+        batch_size=8,
+        log_every=1,
+        steps=20,
+    )  # fmt: skip
+
+
+PRESETS: dict[str, Preset] = {
+    preset.__name__: preset for preset in (default, town_small, town_live, tiny)
+}
+"""All presets by name."""
+
+
+def get(name: str) -> TrainConfig:
+    """The configuration of a preset.
+
+    Raises:
+        ConfigError: There is no preset of that name; the text names the nearest.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}.{hint}")
+    return PRESETS[name]()

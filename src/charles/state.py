@@ -1,0 +1,59 @@
+"""The state of training: everything that a step reads and writes, as one pytree."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from charles.nets.functional import Network, Variables
+
+Array = jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """What a training step takes and returns. Arrays of a state given to a step are consumed."""
+
+    step: Array
+    """Steps done, int32 ``[]``."""
+    params: Any
+    """The network's parameters, nested dicts of float32."""
+    stats: Any
+    """The network's statistics, nested dicts; empty for most networks."""
+    opt_state: Any
+    """The optimiser's state."""
+    key: Array = field(metadata={"static": False})
+    """Raw PRNG key, uint32 ``[2]``; never changes, each step folds its number into it."""
+
+    @property
+    def variables(self) -> Variables:
+        """Parameters and statistics as :meth:`charles.nets.functional.Network.apply` takes them."""
+        return {"params": self.params, "stats": self.stats}
+
+
+def make_state(
+    network: Network, optimizer: optax.GradientTransformation, *, seed: int
+) -> TrainState:
+    """A fresh state, on the default device.
+
+    Args:
+        network: Gives parameters and statistics.
+        optimizer: Gives its state.
+        seed: Seed of the parameters and of everything random in the steps.
+    """
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+
+    def make(init_key: Array, step_key: Array) -> TrainState:
+        variables = network.init(init_key)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            stats=variables["stats"],
+            opt_state=optimizer.init(variables["params"]),
+            key=jax.random.key_data(step_key),
+        )
+
+    return jax.jit(make)(init_key, step_key)

@@ -1,0 +1,197 @@
+"""The driver that teaches: what it can see, and the action it takes there.
+
+The teacher knows only what its pupil can know: what the hood camera shows (80 degrees wide, 45 m
+far, nothing behind buildings), its own motion, and which way the target marker leads through the
+next junction. Its action is a function of that state alone, without memory, defined everywhere
+and, where nothing appears or disappears, continuous: so it can be asked anywhere and imitated.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from charles.town.ground import ROAD, Ground
+from charles.town.layout import Body
+from charles.town.physics import LENGTH_M, MAX_WHEEL, WHEELBASE_M, WIDTH_M, CarState
+from charles.town.route import Located, Route
+
+VIEW_M = 45.0
+HALF_VIEW = math.radians(40.0)
+_AHEAD_POINTS = 36
+"""How much of the path is watched for others; about 1 m each, so nothing that is out of view."""
+_BRAKING_MPS2 = 2.5
+
+
+class Sight(NamedTuple):
+    """Everything that the teacher acts on."""
+
+    car: CarState
+    route: Route
+    located: Located
+    vehicles: tuple[Body, ...]
+    """Those that can be seen."""
+    pedestrians: tuple[Body, ...]
+    """Those that can be seen on the road or stepping on to it."""
+    junction: tuple[float, float, float] | None
+    """Centre and radius of the next junction, or of the one it is in."""
+
+
+class _Ahead(NamedTuple):
+    """A place relative to the path ahead."""
+
+    ahead_m: float
+    right_m: float
+    heading: float
+    """The path's heading there."""
+
+
+def see(ground: Ground, car: CarState, bodies: Sequence[Body]) -> list[Body]:
+    """Those of ``bodies`` that the hood camera shows."""
+    seen = []
+    for body in bodies:
+        dx, dy = body.x - car.x, body.y - car.y
+        if dx * dx + dy * dy > VIEW_M * VIEW_M:
+            continue
+        if abs(_wrap(math.atan2(dy, dx) - car.heading)) > HALF_VIEW:
+            continue
+        if not ground.is_hidden(car.x, car.y, body.x, body.y):
+            seen.append(body)
+    return seen
+
+
+def is_stepping_out(ground: Ground, body: Body) -> bool:
+    """Whether a pedestrian is on the road, or about to be."""
+    if ground.at(body.x, body.y) == ROAD:
+        return True
+    reach = 0.7 * body.speed_mps
+    x = body.x + reach * math.cos(body.heading)
+    y = body.y + reach * math.sin(body.heading)
+    return ground.at(x, y) == ROAD
+
+
+def act(sight: Sight) -> np.ndarray:
+    """The teacher's action, float32 ``[2]``: acceleration/braking and steering in [-1, 1]."""
+    steering, bearing = _steer(sight)
+    target = _free_speed(sight, bearing)
+    for body in sight.vehicles:
+        target = _yield_to_vehicle(sight, body, target)
+    for body in sight.pedestrians:
+        target = _yield_to_pedestrian(sight, body, target)
+    pedal = (max(target, -0.5) - sight.car.speed_mps) / 2.0
+    return np.array([min(max(pedal, -1.0), 1.0), steering], dtype=np.float32)
+
+
+def _steer(sight: Sight) -> tuple[float, float]:
+    """Pure pursuit from the rear axle: steering, and the bearing of the pursued point.
+
+    References:
+        Coulter, 1992. Implementation of the Pure Pursuit Path Tracking Algorithm.
+        https://www.ri.cmu.edu/publications/implementation-of-the-pure-pursuit-path-tracking-algorithm/
+    """
+    car = sight.car
+    reach = min(max(2.5 + 0.55 * car.speed_mps, 4.5), 9.0)
+    rear = WHEELBASE_M / 2.0
+    x = car.x - rear * math.cos(car.heading)
+    y = car.y - rear * math.sin(car.heading)
+    to_x, to_y = sight.route.point(sight.located.along_m - rear + reach)
+    bearing = _wrap(math.atan2(to_y - y, to_x - x) - car.heading)
+    if abs(bearing) >= math.pi / 2.0:
+        return -math.copysign(1.0, bearing), bearing
+    distance = max(math.hypot(to_x - x, to_y - y), 1.0)
+    angle = math.atan(WHEELBASE_M * 2.0 * math.sin(bearing) / distance)
+    return min(max(-angle / MAX_WHEEL, -1.0), 1.0), bearing
+
+
+def _free_speed(sight: Sight, bearing: float) -> float:
+    """Speed on an empty road: for the bends ahead, and slower while off the lane."""
+    target = sight.route.speed_at(sight.located.along_m + 0.2 * sight.car.speed_mps)
+    astray = max(abs(sight.located.right_m) - 1.0, 0.0) / 1.5
+    calm = math.exp(-((bearing / 0.45) ** 2) - astray**2)
+    return min(target, 3.5 + 6.5 * calm)
+
+
+def _yield_to_vehicle(sight: Sight, body: Body, target: float) -> float:
+    target = _keep_behind(sight, body, target)
+    if sight.junction is None or body.speed_mps < 0.3:
+        return target
+    x, y, radius = sight.junction
+    if math.hypot(body.x - x, body.y - y) > radius:
+        return target
+    # Whoever is in the junction goes first: keep clear of where it is about to be.
+    for time_s in (0.6, 1.2, 1.8, 2.4):
+        target = _keep_behind(sight, _predict(body, time_s), target)
+    return target
+
+
+def _keep_behind(sight: Sight, body: Body, target: float) -> float:
+    """Lower ``target`` as far as a body that stands or moves in the path demands."""
+    at = _look_ahead(sight, body.x, body.y)
+    turn = body.heading - at.heading
+    cos, sin = abs(math.cos(turn)), abs(math.sin(turn))
+    gap = at.ahead_m - (LENGTH_M + LENGTH_M * cos + WIDTH_M * sin) / 2.0
+    if at.ahead_m < 0.5:
+        return target
+    across = abs(at.right_m) - (WIDTH_M + LENGTH_M * sin + WIDTH_M * cos) / 2.0
+    weight = _fade(across, 0.25, 0.75)
+    lead = max(body.speed_mps * math.cos(turn), 0.0)
+    return _blend(target, _safe_speed(gap - 3.0, lead), weight)
+
+
+def _yield_to_pedestrian(sight: Sight, body: Body, target: float) -> float:
+    at = _look_ahead(sight, body.x, body.y)
+    gap = at.ahead_m - LENGTH_M / 2.0 - 0.4
+    if at.ahead_m < -LENGTH_M / 2.0:
+        return target
+    to_right = -body.speed_mps * math.sin(body.heading - at.heading)
+    later = at.right_m + 3.0 * to_right
+    nearest = 0.0 if at.right_m * later < 0.0 else min(abs(at.right_m), abs(later))
+    weight = _fade(nearest, 1.6, 2.4)
+    return _blend(target, _safe_speed(gap - 2.0, 0.0), weight)
+
+
+def _safe_speed(gap_m: float, lead_mps: float) -> float:
+    """Speed that keeps ``gap_m`` from becoming negative; negative itself if it already is."""
+    braking = math.sqrt(lead_mps**2 + 2.0 * _BRAKING_MPS2 * max(gap_m, 0.0))
+    return min(braking, lead_mps + 0.7 * gap_m)
+
+
+def _look_ahead(sight: Sight, x: float, y: float) -> _Ahead:
+    route, located = sight.route, sight.located
+    xs, ys = route.x, route.y
+    first = located.index
+    best, least = first, math.inf
+    for i in range(first, min(first + _AHEAD_POINTS, len(xs) - 1)):
+        dx, dy = xs[i] - x, ys[i] - y
+        d = dx * dx + dy * dy
+        if d < least:
+            best, least = i, d
+    tx, ty = xs[best + 1] - xs[best], ys[best + 1] - ys[best]
+    norm = math.hypot(tx, ty)
+    tx, ty = tx / norm, ty / norm
+    dx, dy = x - xs[best], y - ys[best]
+    ahead = route.along_m[best] - located.along_m + dx * tx + dy * ty
+    return _Ahead(ahead, dx * ty - dy * tx, math.atan2(ty, tx))
+
+
+def _predict(body: Body, time_s: float) -> Body:
+    """Where a vehicle will be if it keeps its speed and its front wheels."""
+    turn = -body.speed_mps * math.tan(body.steering * MAX_WHEEL) / WHEELBASE_M * time_s
+    course, reach = body.heading + 0.5 * turn, body.speed_mps * time_s
+    x, y = body.x + reach * math.cos(course), body.y + reach * math.sin(course)
+    return body._replace(x=x, y=y, heading=body.heading + turn)
+
+
+def _blend(target: float, limit: float, weight: float) -> float:
+    return target + weight * (min(target, limit) - target)
+
+
+def _fade(value: float, full: float, none: float) -> float:
+    """1 up to ``full``, 0 from ``none`` on, smooth between."""
+    t = min(max((none - value) / (none - full), 0.0), 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+def _wrap(angle: float) -> float:
+    return (angle + math.pi) % (2.0 * math.pi) - math.pi

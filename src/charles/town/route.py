@@ -1,0 +1,397 @@
+"""Lanes, how they join through junctions, and routes along them.
+
+A lane graph is computed from a :class:`~charles.town.layout.TownMap`: lanes beside the streets'
+centre lines, and connectors, smooth arcs through the junctions. Both are :class:`Lane`. A route is
+one long line of points along lanes and connectors, about 1 m apart.
+"""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from charles.town.layout import TownMap
+from charles.town.map import arc_length, offset_line, tangents
+
+MARKER_M = 8.0
+"""How far past a junction's rim the target marker stands."""
+SPEED_MPS = (9.0, 10.0)
+"""Cruising speed on streets with one and with two lanes per direction."""
+JUNCTION_SPEED_MPS = 6.5
+LATERAL_MPS2 = 3.0
+"""Lateral acceleration that a driver likes in bends."""
+COMFORT_MPS2 = 2.0
+"""Deceleration that a driver plans with."""
+AHEAD_M = 120.0
+"""An endless route reaches at least this far ahead."""
+
+Turn = Literal["", "left", "straight", "right"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lane:
+    """A lane of a street, or a connector through a junction. Points are about 1 m apart, evenly."""
+
+    x: list[float]
+    y: list[float]
+    heading: list[float]
+    """Unwrapped, so that it can be interpolated."""
+    length_m: float
+    junction: int
+    """The junction that it leads to or, for a connector, crosses."""
+    road: int
+    """The street; -1 for connectors."""
+    turn: Turn
+    """What a connector does; empty for lanes of streets."""
+    speed_mps: float
+    """How fast it can be driven in comfort."""
+    successors: tuple[int, ...] = ()
+    conflicts: frozenset[int] = frozenset()
+    """Connectors that this connector crosses or joins."""
+    crosswalks: tuple[tuple[int, float], ...] = ()
+    """Crosswalks over it, by number, and where along it they are."""
+
+    def pose(self, place_m: float) -> tuple[float, float, float]:
+        """Position and heading at ``place_m`` along it."""
+        last = len(self.x) - 1
+        at = min(max(place_m / self.length_m * last, 0.0), last - 1e-6)
+        i = int(at)
+        f = at - i
+        x, y, h = self.x, self.y, self.heading
+        return (
+            x[i] + f * (x[i + 1] - x[i]),
+            y[i] + f * (y[i + 1] - y[i]),
+            h[i] + f * (h[i + 1] - h[i]),
+        )
+
+
+class LaneGraph:
+    """All lanes of a town; lanes are known by their number."""
+
+    def __init__(self, town: TownMap) -> None:
+        self.lanes: list[Lane] = []
+        self._ends: dict[tuple[int, int, bool], list[int]] = {}  # junction, road, is leaving
+        self._entries: dict[int, tuple[int, ...]] = {}
+        self._sources: dict[int, int] = {}
+        for number, _ in enumerate(town.roads):
+            self._add_road(town, number)
+        self.num_street_lanes = len(self.lanes)
+        for junction in range(len(town.junctions)):
+            self._add_connectors(town, junction)
+        self._add_crosswalks(town)
+        self._points = np.concatenate([np.stack([a.x, a.y], axis=1) for a in self.lanes])
+        self._headings = np.concatenate([a.heading for a in self.lanes])
+        sizes = [len(a.x) for a in self.lanes]
+        self._owner = np.repeat(np.arange(len(sizes)), sizes)
+        self._first = np.concatenate([[0], np.cumsum(sizes)])
+
+    def nearest(
+        self, x: float, y: float, heading: float | None = None, *, is_street: bool = False
+    ) -> tuple[int, float, float]:
+        """Lane nearest to a place: its number, the place along it, the distance to it.
+
+        Args:
+            x: Metres east.
+            y: Metres north.
+            heading: If given, lanes that lead elsewhere count as farther away.
+            is_street: Leave connectors out.
+        """
+        offset = self._points - (x, y)
+        cost = np.hypot(offset[:, 0], offset[:, 1])
+        distance = cost
+        if heading is not None:
+            cost = cost + 6.0 * (1.0 - np.cos(self._headings - heading))
+        if is_street:
+            cost = cost[: self._first[self.num_street_lanes]]
+        best = int(cost.argmin())
+        number = int(self._owner[best])
+        lane = self.lanes[number]
+        place = (best - self._first[number]) / (len(lane.x) - 1) * lane.length_m
+        return number, float(place), float(distance[best])
+
+    def choose_next(self, number: int, rng: np.random.Generator) -> int:
+        """One of a lane's successors at random; left, straight and right are equally likely."""
+        successors = self.lanes[number].successors
+        if len(successors) == 1:
+            return successors[0]
+        turns = sorted({self.lanes[s].turn for s in successors})
+        turn = turns[int(rng.integers(len(turns)))]
+        same = [s for s in successors if self.lanes[s].turn == turn]
+        return same[int(rng.integers(len(same)))]
+
+    def entries(self, number: int) -> tuple[int, ...]:
+        """The connectors that lead to a lane."""
+        return self._entries.get(number, ())
+
+    def siblings(self, number: int) -> tuple[int, ...]:
+        """The connectors that begin where a connector does, itself among them."""
+        return self.lanes[self._sources[number]].successors
+
+    def _add_road(self, town: TownMap, number: int) -> None:
+        road = town.roads[number]
+        start, end = road.junctions
+        speed = SPEED_MPS[road.lanes_per_direction - 1]
+        for line, origin, goal in ((road.centre, start, end), (road.centre[::-1], end, start)):
+            for k in range(road.lanes_per_direction):
+                points = offset_line(line, -(k + 0.5) * road.lane_width_m)
+                self._ends.setdefault((origin, number, True), []).append(len(self.lanes))
+                self._ends.setdefault((goal, number, False), []).append(len(self.lanes))
+                self.lanes.append(_make_lane(points, goal, number, "", speed))
+
+    def _add_connectors(self, town: TownMap, junction: int) -> None:
+        first = len(self.lanes)
+        for entry in town.junctions[junction].roads:
+            entries = self._ends[junction, entry, False]
+            joined: dict[int, list[int]] = {lane: [] for lane in entries}
+            for leave in town.junctions[junction].roads:
+                if leave == entry:
+                    continue
+                leaves = self._ends[junction, leave, True]
+                for lane, successor, turn in self._pairs(entries, leaves):
+                    points = _connect(self.lanes[lane], self.lanes[successor])
+                    connector = _make_lane(points, junction, -1, turn, JUNCTION_SPEED_MPS)
+                    joined[lane].append(len(self.lanes))
+                    self._entries[successor] = (*self.entries(successor), len(self.lanes))
+                    self._sources[len(self.lanes)] = lane
+                    self.lanes.append(replace(connector, successors=(successor,)))
+            for lane, connectors in joined.items():
+                self.lanes[lane] = replace(self.lanes[lane], successors=tuple(connectors))
+        for number, conflicts in self._find_conflicts(first).items():
+            self.lanes[number] = replace(self.lanes[number], conflicts=conflicts)
+
+    def _pairs(self, entries: list[int], leaves: list[int]) -> list[tuple[int, int, Turn]]:
+        """Which lanes of an entering street lead to which of a leaving one; innermost is first."""
+        bend = _wrap(self.lanes[leaves[0]].heading[0] - self.lanes[entries[0]].heading[-1])
+        if bend > math.pi / 4.0:
+            return [(entries[0], leave, "left") for leave in leaves]
+        if bend < -math.pi / 4.0:
+            return [(entries[-1], leave, "right") for leave in leaves]
+        same = zip(entries, leaves, strict=False)
+        return [(entry, leave, "straight") for entry, leave in same]
+
+    def _find_conflicts(self, first: int) -> dict[int, frozenset[int]]:
+        """Conflicts among the connectors from number ``first`` on, those of one junction."""
+        made = range(first, len(self.lanes))
+        samples = []
+        for number in made:
+            lane = self.lanes[number]
+            at = np.linspace(0, len(lane.x) - 1, 12).round().astype(int)
+            samples.append(np.stack([np.array(lane.x)[at], np.array(lane.y)[at]], axis=1))
+        line = np.array(samples)
+        gap = np.hypot(*(line[:, None, :, None] - line[None, :, None, :]).transpose(4, 0, 1, 2, 3))
+        is_near = gap.min(axis=(2, 3)) < 2.7
+        return {
+            one: frozenset(
+                other
+                for other in made
+                if is_near[one - first, other - first] and other not in self.siblings(one)
+            )
+            for one in made
+        }
+
+    def _add_crosswalks(self, town: TownMap) -> None:
+        found: dict[int, list[tuple[int, float]]] = {}
+        for number, crosswalk in enumerate(town.crosswalks):
+            middle = (crosswalk.start + crosswalk.end) / 2.0
+            gaps = [float(np.hypot(*(r.centre - middle).T).min()) for r in town.roads]
+            road = gaps.index(min(gaps))
+            for index in range(self.num_street_lanes):
+                lane = self.lanes[index]
+                if lane.road == road:
+                    nearest = int(np.hypot(lane.x - middle[0], lane.y - middle[1]).argmin())
+                    place = nearest / (len(lane.x) - 1) * lane.length_m
+                    found.setdefault(index, []).append((number, place))
+        for index, crosswalks in found.items():
+            crosswalks.sort(key=lambda pair: pair[1])
+            self.lanes[index] = replace(self.lanes[index], crosswalks=tuple(crosswalks))
+
+
+def _make_lane(points: np.ndarray, junction: int, road: int, turn: Turn, speed: float) -> Lane:
+    along = arc_length(points)
+    stations = np.linspace(0.0, along[-1], max(3, round(along[-1]) + 1))
+    line = np.stack([np.interp(stations, along, points[:, k]) for k in (0, 1)], axis=1)
+    step = tangents(line)
+    heading = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
+    bend = float(np.abs(np.diff(heading)).max()) / (along[-1] / (len(line) - 1))
+    return Lane(
+        x=line[:, 0].tolist(),
+        y=line[:, 1].tolist(),
+        heading=heading.tolist(),
+        length_m=float(along[-1]),
+        junction=junction,
+        road=road,
+        turn=turn,
+        speed_mps=min(speed, math.sqrt(LATERAL_MPS2 / max(bend, 1e-3))),
+    )
+
+
+def _connect(entry: Lane, leave: Lane) -> np.ndarray:
+    """A smooth arc from the end of one lane to the start of another, float64 ``[N, 2]``."""
+    a, b = np.array([entry.x[-1], entry.y[-1]]), np.array([leave.x[0], leave.y[0]])
+    out = np.array([math.cos(entry.heading[-1]), math.sin(entry.heading[-1])])
+    into = np.array([math.cos(leave.heading[0]), math.sin(leave.heading[0])])
+    bend = abs(_wrap(leave.heading[0] - entry.heading[-1]))
+    if bend > 0.6:
+        # Control points on the two tangents, as for a circular arc if they are equally long.
+        share = 4.0 / 3.0 * math.tan(bend / 4.0) / math.tan(bend / 2.0)
+        first, second = np.linalg.solve(np.stack([out, into], axis=1), b - a) * share
+    else:
+        first = second = float(np.hypot(*(b - a))) / 2.7
+    t = np.linspace(0.0, 1.0, 60)[:, None]
+    return (
+        (1 - t) ** 3 * a
+        + 3 * (1 - t) ** 2 * t * (a + first * out)
+        + 3 * (1 - t) * t**2 * (b - second * into)
+        + t**3 * b
+    )
+
+
+class Leg(NamedTuple):
+    """A junction that a route crosses, by distances along the route."""
+
+    entry_m: float
+    """The rim where the route enters it."""
+    exit_m: float
+    """The rim where it leaves it."""
+    connector: int
+
+
+class Located(NamedTuple):
+    """A place relative to a route."""
+
+    index: int
+    """Nearest point of the route."""
+    along_m: float
+    right_m: float
+    """Cross-track error, positive to the right of the route."""
+
+
+class Route:
+    """A line to follow. It can be extended, never shortened."""
+
+    def __init__(
+        self, graph: LaneGraph, lane: int, place_m: float, rng: np.random.Generator
+    ) -> None:
+        """Begin on ``lane``, ``place_m`` along it; turns are drawn from ``rng``."""
+        self._graph, self._rng = graph, rng
+        self.x: list[float] = []
+        self.y: list[float] = []
+        self.along_m: list[float] = []
+        self.speed_mps: list[float] = []
+        """How fast each point may be passed, with braking for what follows planned in."""
+        self.lanes: list[int] = []
+        self.lane_starts_m: list[float] = []
+        self.legs: list[Leg] = []
+        self.end_m = math.inf
+        self._append(lane, place_m)
+
+    def extend(self, length_m: float) -> None:
+        """Make it at least ``length_m`` long."""
+        while self.along_m[-1] < length_m or self._graph.lanes[self.lanes[-1]].road < 0:
+            self._append(self._graph.choose_next(self.lanes[-1], self._rng), 0.0)
+
+    def finish(self, length_m: float) -> None:
+        """Set its goal ``length_m`` from its start, or just behind a junction if it lies in one."""
+        self.extend(length_m + AHEAD_M)
+        self.end_m = length_m
+        for leg in self.legs:
+            if leg.entry_m - 2.0 < length_m < leg.exit_m + MARKER_M:
+                self.end_m = leg.exit_m + MARKER_M
+
+    def locate(self, x: float, y: float, near: int) -> Located:
+        """Project a place onto the part of the route around point ``near``."""
+        xs, ys = self.x, self.y
+        best, least = near, math.inf
+        for i in range(max(near - 10, 0), min(near + 25, len(xs))):
+            d = (xs[i] - x) ** 2 + (ys[i] - y) ** 2
+            if d < least:
+                best, least = i, d
+        i = min(max(best, 1), len(xs) - 2)
+        tx, ty = xs[i + 1] - xs[i - 1], ys[i + 1] - ys[i - 1]
+        norm = math.hypot(tx, ty)
+        tx, ty = tx / norm, ty / norm
+        dx, dy = x - xs[i], y - ys[i]
+        step = min(max(dx * tx + dy * ty, -1.0), 1.0)
+        return Located(best, self.along_m[i] + step, dx * ty - dy * tx)
+
+    def point(self, along_m: float) -> tuple[float, float]:
+        """The point ``along_m`` from the start, held at both ends."""
+        i, f = self._between(along_m)
+        return (
+            self.x[i] + f * (self.x[i + 1] - self.x[i]),
+            self.y[i] + f * (self.y[i + 1] - self.y[i]),
+        )
+
+    def speed_at(self, along_m: float) -> float:
+        """How fast to drive ``along_m`` from the start, m/s."""
+        i, f = self._between(along_m)
+        return self.speed_mps[i] + f * (self.speed_mps[i + 1] - self.speed_mps[i])
+
+    def next_leg(self, along_m: float) -> Leg | None:
+        """The junction whose marker is the next one ahead, or ``None`` if the goal comes first."""
+        for leg in self.legs[max(bisect_right(self.legs, (along_m,)) - 1, 0) :]:
+            if leg.exit_m + MARKER_M > along_m:
+                return leg if leg.exit_m + MARKER_M <= self.end_m else None
+        return None
+
+    def marker(self, along_m: float) -> tuple[float, float]:
+        """Where the target marker stands for a car ``along_m`` from the start."""
+        leg = self.next_leg(along_m)
+        return self.point(self.end_m if leg is None else leg.exit_m + MARKER_M)
+
+    def lanes_at(self, along_m: float) -> list[int]:
+        """The lanes of the route around ``along_m`` from its start."""
+        starts = self.lane_starts_m
+        first = max(bisect_right(starts, along_m - 12.0) - 1, 0)
+        return self.lanes[first : bisect_right(starts, along_m + 12.0)]
+
+    def _between(self, along_m: float) -> tuple[int, float]:
+        line = self.along_m
+        i = min(max(bisect_right(line, along_m) - 1, 0), len(line) - 2)
+        f = (along_m - line[i]) / (line[i + 1] - line[i])
+        return i, min(max(f, 0.0), 1.0)
+
+    def _append(self, number: int, place_m: float) -> None:
+        lane = self._graph.lanes[number]
+        spacing = lane.length_m / (len(lane.x) - 1)
+        skip = int(place_m / spacing)
+        first = self.along_m[-1] if self.along_m else 0.0
+        if self.along_m:
+            # The point where two lanes meet belongs to both.
+            skip += 1
+        self.lanes.append(number)
+        self.lane_starts_m.append(first)
+        before = first if len(self.lanes) > 1 else first - spacing
+        for i in range(min(skip, len(lane.x) - 2), len(lane.x)):
+            self.x.append(lane.x[i])
+            self.y.append(lane.y[i])
+            before += spacing
+            self.along_m.append(before)
+            self.speed_mps.append(_point_speed(lane, i))
+        if lane.road < 0:
+            self.legs.append(Leg(first, self.along_m[-1], number))
+        self._plan_braking(len(self.along_m) - 2)
+
+    def _plan_braking(self, last: int) -> None:
+        """Lower the speeds before slow points, so that comfortable braking suffices."""
+        for i in range(last, -1, -1):
+            step = self.along_m[i + 1] - self.along_m[i]
+            allowed = math.sqrt(self.speed_mps[i + 1] ** 2 + 2.0 * COMFORT_MPS2 * step)
+            if allowed < self.speed_mps[i]:
+                self.speed_mps[i] = allowed
+            elif last - i > 60:
+                break
+
+
+def _point_speed(lane: Lane, i: int) -> float:
+    low, high = max(i - 1, 0), min(i + 1, len(lane.x) - 1)
+    spacing = lane.length_m / (len(lane.x) - 1)
+    bend = abs(lane.heading[high] - lane.heading[low]) / ((high - low) * spacing)
+    top = SPEED_MPS[-1] if lane.road >= 0 else JUNCTION_SPEED_MPS
+    return min(top, math.sqrt(LATERAL_MPS2 / max(bend, 1e-3)))
+
+
+def _wrap(angle: float) -> float:
+    return (angle + math.pi) % (2.0 * math.pi) - math.pi

@@ -1,0 +1,257 @@
+"""Light by weather and time of day, and what it colours: the sky and the façades.
+
+Colours here are float64 RGB in 0..255; a tint is a factor per channel in 0..1.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from charles.town.meshes import Mesh
+
+HOUR_STEP = 0.25
+"""Light changes in steps of this many hours."""
+
+# hour, sky at the top, sky at the horizon, tint of everything, share of lamps lit
+_DAY = (
+    (0.0, (10, 13, 34), (34, 38, 62), (0.25, 0.28, 0.42), 1.0),
+    (4.5, (10, 13, 34), (34, 38, 62), (0.25, 0.28, 0.42), 1.0),
+    (6.0, (70, 88, 146), (238, 158, 110), (0.62, 0.54, 0.58), 0.6),
+    (7.5, (84, 138, 214), (232, 214, 190), (0.92, 0.86, 0.80), 0.0),
+    (10.0, (62, 124, 216), (188, 214, 238), (1.0, 1.0, 1.0), 0.0),
+    (16.0, (62, 124, 216), (188, 214, 238), (1.0, 1.0, 1.0), 0.0),
+    (18.0, (80, 112, 190), (246, 196, 138), (0.94, 0.81, 0.68), 0.1),
+    (19.0, (52, 60, 122), (242, 124, 72), (0.64, 0.50, 0.48), 0.7),
+    (20.5, (16, 20, 48), (74, 62, 86), (0.32, 0.32, 0.44), 1.0),
+    (22.0, (10, 13, 34), (34, 38, 62), (0.25, 0.28, 0.42), 1.0),
+    (24.0, (10, 13, 34), (34, 38, 62), (0.25, 0.28, 0.42), 1.0),
+)
+# How grey the sky turns, how bright it stays, how bright all else stays,
+# distance at which a third of the contrast is left (m).
+_WEATHERS = {
+    "clear": (0.0, 1.0, 1.0, math.inf),
+    "overcast": (0.85, 0.86, 0.84, math.inf),
+    "rain": (1.0, 0.74, 0.80, 110.0),
+    "fog": (1.0, 0.94, 0.82, 30.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Light:
+    """What weather and time of day mean for the picture."""
+
+    top: np.ndarray
+    """Sky overhead, ``[3]``."""
+    horizon: np.ndarray
+    """Sky at the horizon, and what distance fades to, ``[3]``."""
+    tint: np.ndarray
+    """Factor on everything that does not shine, ``[3]``."""
+    lamps: float
+    """Share of windows and lamps that are lit, 0 to 1."""
+    haze_m: float
+    """Distance at which 1/e of the contrast is left; infinite where the air is clear."""
+    sun: tuple[float, float] | None
+    """Azimuth (radians from east) and elevation of the sun or the moon, where it shows."""
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether cars drive with their lights on."""
+        return self.lamps > 0.3
+
+
+@lru_cache(maxsize=256)
+def light_at(weather: str, hour: float) -> Light:
+    """The light in ``weather`` at ``hour``, a multiple of :data:`HOUR_STEP`."""
+    hours = np.array([row[0] for row in _DAY])
+    columns = (np.array([row[k] for row in _DAY], dtype=np.float64) for k in (1, 2, 3))
+    top, horizon, tint = (
+        np.array([np.interp(hour % 24.0, hours, column[:, c]) for c in range(3)])
+        for column in columns
+    )
+    lamps = float(np.interp(hour % 24.0, hours, [row[4] for row in _DAY]))
+    grey, sky_share, tint_share, haze_m = _WEATHERS[weather]
+    middle = np.full(3, (0.35 * top + 0.65 * horizon).mean())
+    spread = 0.08 if haze_m < 50.0 else 0.16
+    top = sky_share * ((1 - grey) * top + grey * middle * (1.0 - spread))
+    horizon = sky_share * ((1 - grey) * horizon + grey * middle)
+    tint = tint_share * ((1 - 0.6 * grey) * tint + 0.6 * grey * tint.mean())
+    return Light(
+        top=top,
+        horizon=horizon,
+        tint=tint,
+        lamps=lamps,
+        haze_m=haze_m,
+        sun=_sun_at(hour % 24.0) if weather == "clear" else None,
+    )
+
+
+def _sun_at(hour: float) -> tuple[float, float]:
+    """The sun rises in the east at six and sets in the west at half past seven; then the moon."""
+    if 5.5 <= hour <= 19.75:
+        share = (hour - 5.5) / 14.25
+        return -math.pi * share, 0.95 * math.sin(math.pi * share) + 0.03
+    return 1.1, 0.45
+
+
+def make_sky(light: Light, seed: int) -> Mesh:
+    """A dome around the camera, with the far skyline of the town before it."""
+    mesh = Mesh()
+    turns = np.linspace(0.0, 2.0 * math.pi, 13).tolist()
+    for a, b in itertools.pairwise(turns):
+        for low, high in itertools.pairwise(_RISES):
+            _add_shaded(mesh, light, ((a, low), (b, low), (b, high), (a, high)))
+    if light.sun is not None:
+        _add_sun(mesh, light, *light.sun)
+    _add_skyline(mesh, light, seed)
+    return mesh
+
+
+_RISES = (-0.02, 0.07, 0.25, 0.7, 1.5)
+"""Elevations between which the sky's colour runs evenly."""
+
+
+def _sky_at(light: Light, elevation: float) -> np.ndarray:
+    share = float(np.interp(elevation, _RISES, (0.0, 0.12, 0.5, 1.0, 1.0)))
+    return (1.0 - share) * light.horizon + share * light.top
+
+
+def _add_shaded(mesh: Mesh, light: Light, corners: Sequence[tuple[float, float]]) -> None:
+    """Add a polygon, given by azimuths and elevations, in the colours of the sky."""
+    mesh.polygon([_on_dome(*corner) for corner in corners], (0, 0, 0))
+    colours = [(*_rgb(_sky_at(light, elevation)), 0) for _, elevation in corners]
+    mesh.colours[-len(corners) :] = colours
+
+
+def _rgb(colour: np.ndarray) -> tuple[int, int, int]:
+    red, green, blue = np.clip(np.round(colour), 0, 255).astype(int)
+    return (int(red), int(green), int(blue))
+
+
+def _on_dome(azimuth: float, elevation: float) -> tuple[float, float, float]:
+    reach = 100.0 * math.cos(elevation)
+    return (
+        reach * math.cos(azimuth),
+        reach * math.sin(azimuth),
+        100.0 * math.sin(elevation),
+    )
+
+
+def _add_sun(mesh: Mesh, light: Light, azimuth: float, elevation: float) -> None:
+    """A disc, and a glow that runs out into the sky."""
+    is_moon = light.tint.mean() < 0.4
+    disc = np.array((226.0, 230.0, 240.0) if is_moon else (255.0, 244.0, 214.0))
+    size = 0.035 if is_moon or elevation > 0.35 else 0.07
+    halo = _rgb(0.4 * disc + 0.6 * _sky_at(light, elevation))
+
+    def ring(radius: float) -> list[tuple[float, float]]:
+        turns = np.linspace(0.0, 2.0 * math.pi, 17).tolist()
+        wide = radius / math.cos(elevation)
+        return [(azimuth + wide * math.cos(t), elevation + radius * math.sin(t)) for t in turns]
+
+    inner, outer = ring(size), ring(3.5 * size)
+    for i in range(16):
+        _add_shaded(mesh, light, (inner[i], inner[i + 1], outer[i + 1], outer[i]))
+        mesh.colours[-4:-2] = [(*halo, 0)] * 2
+    mesh.polygon([_on_dome(*place) for place in inner[:-1]], _rgb(disc), alpha=0)
+
+
+def _add_skyline(mesh: Mesh, light: Light, seed: int) -> None:
+    """Roofs and trees far away hide where the drawn world ends."""
+    rng = np.random.default_rng([seed, 3])
+    edges = np.linspace(0.0, 2.0 * math.pi, 97)
+    for a, b in itertools.pairwise(edges):
+        far = 0.45 * light.horizon + 0.55 * light.tint * rng.uniform(80.0, 130.0)
+        top = math.radians(rng.uniform(0.6, 2.6))
+        corners = [_on_dome(t, e) for t, e in ((b, -0.02), (a, -0.02), (a, top), (b, top))]
+        mesh.polygon(corners, _rgb(far), alpha=0)
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How one façade is built: colours, and the window in a bay of 16 x 16 texels."""
+
+    wall: tuple[int, int, int]
+    trim: tuple[int, int, int]
+    window: tuple[int, int, int, int]
+    """Left, right, bottom, top."""
+    is_shop: bool = False
+
+
+_STYLES = (
+    _Style((186, 92, 72), (222, 210, 190), (4, 12, 4, 13)),  # brick
+    _Style((214, 200, 168), (160, 140, 110), (4, 12, 3, 13), True),  # sandstone
+    _Style((142, 150, 160), (96, 104, 114), (1, 15, 5, 13)),  # office
+    _Style((228, 222, 212), (120, 70, 58), (5, 11, 4, 13)),  # white plaster
+    _Style((206, 158, 92), (240, 232, 214), (3, 13, 4, 12), True),  # ochre
+    _Style((104, 118, 128), (60, 68, 78), (1, 15, 2, 15), True),  # glass
+    _Style((160, 120, 104), (230, 222, 206), (5, 12, 4, 13)),  # old brick
+    _Style((148, 172, 160), (236, 236, 228), (4, 12, 4, 13), True),  # green plaster
+)
+NUM_FACADES = len(_STYLES)
+BAYS, FLOORS = 16, 8
+BAY_M, FLOOR_M = 3.0, 3.2
+_TEXELS = 16
+_SHADED = 0.74
+
+
+@lru_cache(maxsize=1)
+def _facade_layers() -> tuple[np.ndarray, np.ndarray]:
+    """Façades by daylight, and what their windows shed at night.
+
+    Returns:
+        ``(albedo, lit)``, uint8 BGR ``[H, W, 3]``, first row at the bottom.
+    """
+    rng = np.random.default_rng(5)
+    height, width = FLOORS * _TEXELS, BAYS * _TEXELS
+    albedo = np.zeros((NUM_FACADES, 2, height, width, 3), np.float32)
+    lit = np.zeros_like(albedo)
+    for k, style in enumerate(_STYLES):
+        wall = np.empty((height, width, 3), np.float32)
+        wall[:] = style.wall
+        wall *= rng.uniform(0.95, 1.05, (height, width, 1))
+        wall[::_TEXELS] = style.trim
+        glow = np.zeros_like(wall)
+        for floor in range(FLOORS):
+            for bay in range(BAYS):
+                _add_window(wall, glow, style, floor, bay, rng)
+        wall[-3:] = style.trim
+        albedo[k] = wall, wall * _SHADED
+        lit[k] = glow
+    layers = (layer.reshape(-1, width, 3)[..., ::-1] for layer in (albedo, lit))
+    albedo, lit = (np.ascontiguousarray(layer.clip(0, 255).astype(np.uint8)) for layer in layers)
+    return albedo, lit
+
+
+def _add_window(
+    wall: np.ndarray, glow: np.ndarray, style: _Style, floor: int, bay: int,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    left, right, bottom, top = style.window
+    if floor == 0 and style.is_shop:
+        left, right, bottom, top = 1, 15, 1, 12
+    elif floor == 0 and bay % 5 == 2:
+        left, right, bottom, top = 5, 11, 0, 12
+    y, x = floor * _TEXELS, bay * _TEXELS
+    wall[y + bottom - (bottom > 0) : y + top + 1, x + left - 1 : x + right + 1] = style.trim
+    pane = (slice(y + bottom, y + top), slice(x + left, x + right))
+    rise = np.linspace(0.75, 1.3, top - bottom)[:, None, None]
+    wall[pane] = rise * np.array((64, 82, 104)) * rng.uniform(0.75, 1.15)
+    is_lit = rng.random() < (0.8 if floor == 0 and style.is_shop else 0.38)
+    glow[pane] = np.array((255, 206, 120)) * rng.uniform(0.65, 1.0) * is_lit
+    middle = x + (left + right) // 2
+    wall[y + bottom : y + top, middle] = style.trim
+    glow[y + bottom : y + top, middle] = 0.0
+
+
+def facade_atlas(light: Light) -> np.ndarray:
+    """All façades in ``light``, uint8 BGRA ``[H, W, 4]``, first row at the bottom."""
+    albedo, lit = _facade_layers()
+    blue, green, red = light.tint[::-1].tolist()
+    by_day = cv2.multiply(albedo, (blue, green, red, 0.0))
+    shed = cv2.convertScaleAbs(lit, alpha=min(1.0, 1.3 * light.lamps))
+    return cv2.cvtColor(cv2.max(by_day, shed), cv2.COLOR_BGR2BGRA)

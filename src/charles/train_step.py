@@ -1,0 +1,151 @@
+"""The training step and the prediction, as pure jitted functions.
+
+A step is compiled once: batches of one size, one state structure. The state is donated, so a state
+that was given to a step must not be used again. Arrays lie on a one-dimensional mesh named
+``batch``, also on a single device: the state on every device, a batch's samples spread over them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from charles.config import AugmentConfig
+from charles.nets.functional import Batch, Network, Variables
+from charles.nets.preprocess import augment as augment_batch
+from charles.optim import last_learning_rate
+from charles.outputs import Output
+from charles.state import TrainState
+
+Array = jax.Array
+Metrics = dict[str, Array]
+StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+PredictFn = Callable[[Variables, Batch], dict[str, Array]]
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A one-dimensional mesh ``batch`` over ``devices``; over all there are by default."""
+    return jax.make_mesh(
+        (len(devices or jax.devices()),),
+        ("batch",),
+        axis_types=(jax.sharding.AxisType.Auto,),
+        devices=devices,
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """How a batch lies on the mesh: split along its first axis."""
+    return NamedSharding(mesh, PartitionSpec("batch"))
+
+
+def state_sharding(mesh: Mesh) -> NamedSharding:
+    """How a state lies on the mesh: whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def make_train_step(
+    network: Network,
+    outputs: tuple[Output, ...],
+    optimizer: optax.GradientTransformation,
+    augment: AugmentConfig,
+    *,
+    control_names: Sequence[str],
+    mesh: Mesh,
+) -> StepFn:
+    """The jitted training step.
+
+    Args:
+        network: What is trained.
+        outputs: What it predicts; loss and metrics follow from them.
+        optimizer: As :func:`charles.optim.make_optimizer` makes it.
+        augment: What is varied at random.
+        control_names: The controls of ``label``, in order.
+        mesh: As :func:`make_mesh` makes it; the batch size must be a multiple of its size.
+
+    Returns:
+        ``step(state, batch) -> (state, metrics)``. It returns at once, before the device is done.
+        ``batch`` has ``pixels`` uint8 ``[B, ...]``, ``speed [B]``, ``purpose [B, 2]``, ``history
+        [B, T, D]`` and ``label [B, A]``, float32. ``state`` is consumed. Metrics are scalars on
+        the device: ``loss``, ``<output>_loss``, ``<output>_mae``, ``grad_norm``,
+        ``learning_rate`` and ``is_finite``; where the last is false, the state is as it was.
+    """
+    names = tuple(control_names)
+
+    def loss_of(params: Any, stats: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
+        variables = {"params": params, "stats": stats}
+        predictions, stats = network.forward(variables, batch, is_training=True, key=key)
+        metrics = measure(predictions, batch["label"], outputs, names)
+        return metrics["loss"], (stats, metrics)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        augment_key, network_key = jax.random.split(key)
+        batch = augment_batch(network.prepare(batch), augment, names, augment_key)
+        grad_of = jax.grad(loss_of, has_aux=True)
+        grads, (stats, metrics) = grad_of(state.params, state.stats, batch, network_key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        new = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            stats=stats,
+            opt_state=opt_state,
+            key=state.key,
+        )
+        grad_norm = optax.global_norm(grads)
+        is_finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
+        kept = jax.tree.map(lambda after, before: jnp.where(is_finite, after, before), new, state)
+        more = {
+            "grad_norm": grad_norm,
+            "learning_rate": last_learning_rate(opt_state),
+            "is_finite": is_finite,
+        }
+        return kept, metrics | more
+
+    everywhere = state_sharding(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, batch_sharding(mesh)),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+
+
+def measure(
+    predictions: dict[str, Array],
+    label: Array,
+    outputs: tuple[Output, ...],
+    control_names: Sequence[str],
+) -> Metrics:
+    """Losses and metrics of raw predictions against labels ``[B, A]``; pure, inside or outside jit.
+
+    Returns:
+        ``loss`` (weighted sum), ``<output>_loss`` and ``<output>_mae``, float32 scalars.
+    """
+    metrics: Metrics = {"loss": jnp.zeros(())}
+    for output in outputs:
+        name = output.config.name
+        target = output.target(label, control_names)
+        loss = jnp.mean(output.loss(predictions[name], target))
+        metrics["loss"] += output.config.loss_weight * loss
+        metrics[f"{name}_loss"] = loss
+        metrics[f"{name}_mae"] = jnp.mean(output.metric(predictions[name], target))
+    return metrics
+
+
+def make_predict(network: Network, outputs: tuple[Output, ...]) -> PredictFn:
+    """The jitted prediction, for a player (one frame) or an evaluation (many).
+
+    Returns:
+        ``predict(variables, inputs)``: decoded values, float32 ``[B]`` by output name, from
+        ``pixels`` uint8 ``[B, ...]``, ``speed [B]``, ``purpose [B, 2]`` and ``history
+        [B, T, D]``. Compiled once per batch size; new variables of the same shapes change nothing.
+    """
+
+    def predict(variables: Variables, inputs: Batch) -> dict[str, Array]:
+        predictions, _ = network.apply(variables, inputs, is_training=False)
+        return {out.config.name: out.decode(predictions[out.config.name]) for out in outputs}
+
+    return jax.jit(predict)

@@ -1,0 +1,167 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from charles.data import shm
+from charles.data.shm import Block, block_dir, owner_of, remove_stale, unique_name
+from charles.errors import SharedMemoryError
+
+ATTACH = """
+import sys
+from charles.data.shm import Block
+block = Block.attach(sys.argv[1])
+print(bytes(block.buffer[:3]).decode(), block.is_owner_alive())
+block.buffer[:3] = b"two"
+"""
+
+OWN = """
+import sys
+from charles.data.shm import Block
+block = Block.create(sys.argv[1], 1000)
+print("made", flush=True)
+sys.stdin.read()
+"""
+
+
+def run_python(code: str, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": "src"},
+    )
+
+
+def test_attacher_sees_the_bytes_and_its_exit_removes_nothing():
+    block = Block.create(unique_name("test"), 1000)
+    block.buffer[:3] = b"one"
+    for _ in range(2):  # the second finds the block after the first one's exit
+        out, err = run_python(ATTACH, block.name).communicate(timeout=20)
+        assert (out, err) == ("one True\n", "")
+        assert bytes(block.buffer[:3]) == b"two"
+        block.buffer[:3] = b"one"
+    block.unlink()
+    block.close()
+    with pytest.raises(SharedMemoryError, match="must exist"):
+        Block.attach(block.name)
+
+
+def test_normal_exit_of_an_owner_that_forgot_to_unlink_leaves_nothing_and_says_nothing():
+    name = unique_name("test")
+    process = run_python(OWN, name)
+    assert process.stdout.readline() == "made\n"
+    assert (block_dir() / name).exists()
+    _, err = process.communicate("", timeout=20)
+    assert err == ""
+    assert not (block_dir() / name).exists()
+
+
+def test_block_of_a_killed_owner_stays_until_the_next_start_removes_it():
+    name = unique_name("test")
+    process = run_python(OWN, name)
+    assert process.stdout.readline() == "made\n"
+    attached = Block.attach(name)
+    assert attached.is_owner_alive()
+    assert remove_stale(name) == []
+    process.kill()
+    process.communicate()
+    assert not attached.is_owner_alive()
+    assert (block_dir() / name).exists()
+    assert remove_stale(name) == [name]
+    assert not (block_dir() / name).exists()
+    assert bytes(attached.buffer[:1]) == b"\0"  # who still maps it is not disturbed
+    attached.close()
+
+
+def test_zombie_owner_counts_as_dead():
+    name = unique_name("test")
+    process = run_python(OWN, name)
+    assert process.stdout.readline() == "made\n"
+    process.kill()
+    while owner_of(name).is_alive():
+        pass  # dies at once, but is not waited for: a zombie
+    assert process.returncode is None
+    assert remove_stale(name) == [name]
+    process.communicate()
+
+
+def test_block_whose_owner_number_was_given_to_another_process_is_stale():
+    block = Block.create(unique_name("test"), 10)
+    path = block_dir() / block.name
+    data = bytearray(path.read_bytes())
+    started_at = shm._HEADER.fields["started_s"][1]
+    data[started_at : started_at + 8] = np.float64(block.owner.started_s - 100).tobytes()
+    path.write_bytes(data)
+    assert remove_stale(block.name) == [block.name]
+    block.unlink()
+    block.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\0" * 5000, b"x" * 5000])
+def test_file_without_a_header_is_not_attached_and_is_removed_as_stale(content):
+    path = block_dir() / unique_name("test")
+    path.write_bytes(content)
+    with pytest.raises(SharedMemoryError, match="must be a Charles block"):
+        Block.attach(path.name)
+    assert remove_stale(path.name) == [path.name]
+
+
+def test_block_that_does_not_fit_is_refused_with_numbers_and_leaves_nothing():
+    name = unique_name("test")
+    with pytest.raises(SharedMemoryError, match=r"needs [\d,]+\.\d MiB, got .*yuv420") as caught:
+        Block.create(name, 2**50)
+    assert "1,073,741,824.0 MiB" in str(caught.value)
+    assert not (block_dir() / name).exists()
+
+
+def test_memory_that_runs_out_while_reserving_is_a_clear_error_and_leaves_nothing():
+    code = """
+import resource, sys
+from charles.data.shm import Block
+from charles.errors import SharedMemoryError
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    Block.create(sys.argv[1], 1_000_000)
+except SharedMemoryError as error:
+    print(error)
+"""
+    name = unique_name("test")
+    out, err = run_python(code, name).communicate(timeout=20)
+    assert "needs 1.0 MiB" in out, err
+    assert not (block_dir() / name).exists()
+
+
+def test_pages_are_reserved_at_creation():
+    block = Block.create(unique_name("test"), 1_000_000)
+    assert (block_dir() / block.name).stat().st_blocks * 512 >= 1_000_000
+    block.unlink()
+    block.close()
+
+
+def test_taken_name_foreign_prefix_and_foreign_unlink_are_refused():
+    block = Block.create(unique_name("test"), 10)
+    with pytest.raises(SharedMemoryError, match="must be free"):
+        Block.create(block.name, 10)
+    with pytest.raises(SharedMemoryError, match="must be named"):
+        Block.create("other-name", 10)
+    other = Block.attach(block.name)
+    with pytest.raises(SharedMemoryError, match="by its owner"):
+        other.unlink()
+    other.close()
+    block.unlink()
+    block.close()
+    with pytest.raises(SharedMemoryError, match="must be open"):
+        _ = block.buffer
+
+
+def test_views_stay_valid_after_close():
+    block = Block.create(unique_name("test"), 100)
+    view = np.frombuffer(block.buffer, np.uint8)
+    view[:] = 7
+    block.unlink()
+    block.close()
+    assert view.sum() == 700

@@ -1,0 +1,320 @@
+"""The player keeps the pad safe, swaps parameters while it drives, and outlives its server."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.tiny_run import TinyRun
+
+from charles.config import PlayOptions, ServerConfig, UnstuckConfig
+from charles.errors import GameError
+from charles.io.game import Scene
+from charles.io.gamepad import RecordingPad
+from charles.io.town import TownGame
+from charles.player import Player, StageLog, describe, play
+from charles.policy import Policy
+from charles.server import Server
+from charles.staging import Staged, Stager
+
+SCENE = Scene(seed=100_000, weather="clear", time_of_day_h=12.0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose checkpoint 1 holds untrained parameters."""
+    made = TinyRun(tmp_path_factory.mktemp("player") / "run")
+    made.save(1)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def policy(run):
+    made = Policy(run.config)
+    made.warm_up()
+    return made
+
+
+def make_player(run, policy, game=None, **play_changes):
+    policy.config = replace(run.config, play=replace(run.config.play, **play_changes))
+    policy.variables = policy.place({"params": run.state.params, "stats": run.state.stats})
+    game = game or TownGame(run.config.game, height=36, width=64, seed=0)
+    stager = Stager(policy, run.checkpoint_dir)  # not started: the test says what is newest
+    stager.newest = Staged(1, policy.variables)
+    pad = RecordingPad()
+    return Player(game, pad, policy, stager), stager, pad
+
+
+def wait_for(condition, timeout_s=30.0):
+    ends_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends_s, "timed out"
+        time.sleep(0.02)
+
+
+def test_nothing_is_touched_before_a_checkpoint_exists(tmp_path):
+    made = TinyRun(tmp_path / "run")
+    touched = []
+    options = PlayOptions(checkpoint=tmp_path / "run", seconds=0.5, console=False)
+    report = play(
+        options, stop=threading.Event(), make_game=lambda *_: touched.append("game"),
+        make_pad=lambda _: touched.append("pad"),
+    )  # fmt: skip
+    made.close()
+    assert report is None
+    assert touched == []
+
+
+def test_parameters_swap_while_driving_and_bad_ones_are_refused(run, capsys):
+    pads, results, stop = [], [], threading.Event()
+
+    def make_pad(_game):
+        pads.append(RecordingPad())
+        return pads[0]
+
+    options = PlayOptions(checkpoint=run.directory, seed=100_000)
+    thread = threading.Thread(
+        target=lambda: results.append(play(options, stop=stop, make_pad=make_pad))
+    )
+    thread.start()
+    wait_for(lambda: pads and len(pads[0].updates) > 20)
+    run.save(2, lambda leaf: leaf * 1.01)
+    run.save(3, lambda leaf: leaf * np.float32("nan"))
+    time.sleep(1.5)
+    run.save(4, lambda leaf: leaf * 1.02)
+    before = len(pads[0].updates)
+    wait_for(lambda: len(pads[0].updates) > before + 60)
+    stop.set()
+    thread.join(20.0)
+    (report,) = results
+    assert report.step == 4
+    assert report.compilations == 1
+    assert [refusal.step for refusal in report.refusals] == [3]
+    assert "not finite" in report.refusals[0].reason
+    assert np.abs([update.controls for update in pads[0].updates][:-1]).max() > 0
+    assert not pads[0].updates[-1].controls.any()
+    assert "1 refused" in capsys.readouterr().out
+
+
+def test_a_swap_takes_effect_at_the_next_tick_and_compiles_nothing(run, policy):
+    player, stager, pad = make_player(run, policy)
+    player.begin(SCENE)
+    compiled = policy.num_compilations()
+    player.tick()
+    params = {name: leaf for name, leaf in run.state.params.items()}
+    stager.newest = Staged(2, policy.place({"params": params, "stats": run.state.stats}))
+    player.tick()
+    assert player.step == 2
+    assert player.tally.swaps == 2
+    assert policy.variables is stager.newest.variables
+    assert policy.num_compilations() == compiled == 1
+    assert len(pad.updates) == 2
+
+
+def test_a_swap_can_wait_for_the_next_unstuck(run, policy):
+    stuck = UnstuckConfig(window_s=0.3, distance_m=1000.0)  # whatever it does, it is stuck
+    player, stager, pad = make_player(run, policy, swap_at="unstuck", unstuck=stuck)
+    player.begin(SCENE)
+    stager.newest = Staged(2, stager.newest.variables)
+    for _ in range(8):
+        player.tick()
+    assert player.step == 1
+    player.tick()
+    assert player.tally.unstucks == 1
+    assert player.step == 2
+    assert not pad.updates[-1].controls.any()
+
+
+def test_being_stuck_teleports_the_car_and_restarts_the_history(run, policy):
+    stuck = UnstuckConfig(window_s=0.3, distance_m=1000.0)
+    game = TownGame(run.config.game, height=36, width=64, seed=0)
+    player, _, _ = make_player(run, policy, game, unstuck=stuck)
+    player.begin(SCENE)
+    for _ in range(8):
+        player.tick()
+    place = game.world.location
+    player.tick()
+    assert np.hypot(*np.subtract(game.world.location, place)[:2]) > 5.0
+    player.tick()
+    assert not player._observer.inputs["history"].any()
+
+
+def test_a_prediction_that_is_no_number_lets_go_of_the_pad(run, policy):
+    player, stager, pad = make_player(run, policy)
+    player.begin(SCENE)
+    broken = {"params": {}, "stats": run.state.stats}
+    broken["params"] = _filled(run.state.params, 3e38)
+    stager.newest = Staged(2, policy.place(broken))  # as if every check had missed it
+    player.tick()
+    player.tick()
+    assert player.tally.not_finite == 1
+    assert not pad.updates[-1].controls.any()
+
+
+def _filled(tree, value):
+    if isinstance(tree, dict):
+        return {name: _filled(leaf, value) for name, leaf in tree.items()}
+    return np.full(tree.shape, value, tree.dtype)
+
+
+class Hiccup(TownGame):
+    """A Town whose next instants come too late, or not at all."""
+
+    trouble = ""
+
+    def tick(self):
+        telemetry = super().tick()
+        if self.trouble == "old":
+            return replace(telemetry, captured_ns=telemetry.captured_ns - 10**9)
+        if self.trouble == "gone":
+            raise GameError("The game must send an instant every 2 s, got none.")
+        return telemetry
+
+
+def test_lost_frames_let_go_of_the_pad(run, policy):
+    config = replace(run.config.game, is_realtime=True)
+    game = Hiccup(config, height=36, width=64, seed=0)
+    player, _, pad = make_player(run, policy, game)
+    player.begin(SCENE)
+    player.tick()
+    game.trouble = "old"
+    player.tick()
+    assert player.tally.lost == 1
+    assert not pad.updates[-1].controls.any()
+    game.trouble = ""
+    player.tick()
+    assert player.tally.lost == 1
+
+
+def test_a_game_that_goes_away_leaves_the_pad_neutral(run):
+    pads = []
+
+    class Going(Hiccup):
+        def act(self, controls):
+            super().act(controls)
+            self.trouble = "gone"
+
+    class Both(RecordingPad):
+        def update(self, controls):
+            super().update(controls)
+            self.game.act(controls)
+
+    def make_pad(game):
+        pads.append(Both())
+        pads[0].game = game
+        return pads[0]
+
+    def make_game(config, seed):
+        return Going(config.game, height=36, width=64, seed=seed)
+
+    options = PlayOptions(checkpoint=run.directory, seed=100_000, console=False)
+    with pytest.raises(GameError, match="got none"):
+        play(options, stop=threading.Event(), make_game=make_game, make_pad=make_pad)
+    assert len(pads[0].updates) == 2
+    assert pads[0].updates[0].controls.any()
+    assert not pads[0].updates[-1].controls.any()
+
+
+PLAYER = """
+import sys
+from pathlib import Path
+from charles.config import PlayOptions
+from charles.io.gamepad import RecordingPad
+from charles.player import play
+
+class Loud(RecordingPad):
+    def update(self, controls):
+        super().update(controls)
+        print("update", flush=True)
+    def close(self):
+        super().close()
+        print("closed", self.updates[-1].controls.tolist(), flush=True)
+
+if __name__ == "__main__":
+    options = PlayOptions(checkpoint=Path(sys.argv[1]), console=False)
+    play(options, make_pad=lambda game: Loud(game.controls))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_player_with_a_neutral_pad(run, tmp_path, number):
+    script = tmp_path / "player.py"
+    script.write_text(PLAYER)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(run.directory)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    with process:
+        assert process.stdout.readline() == "update\n"
+        process.send_signal(number)
+        lines = process.stdout.read().splitlines()
+        assert process.wait(20.0) == 0
+    assert lines[-1] == "closed [0.0, 0.0]"
+
+
+def free_port():
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_the_player_drives_on_without_its_server_and_joins_the_next_one(run):
+    pads, results, stop = [], [], threading.Event()
+
+    def make_pad(_game):
+        pads.append(RecordingPad())
+        return pads[-1]
+
+    config = replace(run.config, server=ServerConfig(port=free_port()))
+    thread = threading.Thread(
+        target=lambda: results.append(
+            play(PlayOptions(server=config.server, console=False), stop=stop, make_pad=make_pad)
+        )
+    )
+    server = Server(config)
+    server.start()
+    thread.start()
+    try:
+        wait_for(lambda: [peer.state for peer in server.peers()] == ["driving"])
+        server.close()
+        before = len(pads[0].updates)
+        wait_for(lambda: len(pads[0].updates) > before + 30)
+        server = Server(config)
+        server.start()
+        wait_for(lambda: [peer.state for peer in server.peers()] == ["driving"])
+    finally:
+        stop.set()
+        thread.join(20.0)
+        server.close()
+    assert len(pads) == 1  # it never let go in between
+    assert results[0].tally.ticks > 30
+    assert not pads[0].updates[-1].controls.any()
+
+
+def test_the_stage_log_keeps_the_newest_ticks():
+    log = StageLog(capacity=4)
+    for _ in range(10):
+        log.begin()
+        for _ in range(6):
+            log.mark()
+        log.end(time.monotonic_ns() - 5_000_000)
+    assert log.ticks == 10
+    assert set(log.stages_ms()) == {"tick", "grab", "preprocess", "predict", "translate", "act"}
+    assert 5.0 <= log.latency_ms().p50 < 500.0
+
+
+def test_a_report_reads_well(run, policy):
+    player, _, _ = make_player(run, policy)
+    player.begin(SCENE)
+    player.tick()
+    text = describe(player.report())
+    assert "drove 1 ticks with checkpoint 1" in text
+    assert "deadlines missed" in text
