@@ -4,8 +4,8 @@ Run: ``python -m benchmarks.bench_memcpy``
 """
 
 import numpy as np
-
 from benchmarks.harness import Row, Timing, duration_row, measure, memcpy_ceiling, write_results
+
 from charles.sample import SampleSpec
 
 BATCH_SIZE = 32

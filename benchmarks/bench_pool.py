@@ -1,4 +1,4 @@
-"""The frame pool: write and publish one frame, gather a random batch, move frames between processes.
+"""The frame pool: write and publish a frame, gather a random batch, move frames across processes.
 
 In the same run, and in turns: plain copies with NumPy (the ceiling), ``multiprocessing.Queue``, and
 torchrl's memory-mapped replay buffer where it is installed
@@ -16,8 +16,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-
 from benchmarks.harness import Row, Timing, duration_row, timing_of, write_results
+
 from charles.data.exchange import Exchange
 from charles.data.loader import gather, make_batch
 from charles.data.pool import Lane, LaneSpec, PoolSpec

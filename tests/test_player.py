@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.tiny_run import TinyRun
+from tests.tiny_run import TinyRun, make_config
 
 from charles.config import PlayOptions, ServerConfig, UnstuckConfig
 from charles.errors import GameError
@@ -21,6 +21,7 @@ from charles.io.gamepad import RecordingPad
 from charles.io.town import TownGame
 from charles.player import Player, StageLog, describe, play
 from charles.policy import Policy
+from charles.run import write_run
 from charles.server import Server
 from charles.staging import Staged, Stager
 
@@ -61,14 +62,13 @@ def wait_for(condition, timeout_s=30.0):
 
 
 def test_nothing_is_touched_before_a_checkpoint_exists(tmp_path):
-    made = TinyRun(tmp_path / "run")
+    write_run(tmp_path / "run", make_config(tmp_path / "run"))
     touched = []
     options = PlayOptions(checkpoint=tmp_path / "run", seconds=0.5, console=False)
     report = play(
         options, stop=threading.Event(), make_game=lambda *_: touched.append("game"),
         make_pad=lambda _: touched.append("pad"),
     )  # fmt: skip
-    made.close()
     assert report is None
     assert touched == []
 
@@ -109,8 +109,7 @@ def test_a_swap_takes_effect_at_the_next_tick_and_compiles_nothing(run, policy):
     player.begin(SCENE)
     compiled = policy.num_compilations()
     player.tick()
-    params = {name: leaf for name, leaf in run.state.params.items()}
-    stager.newest = Staged(2, policy.place({"params": params, "stats": run.state.stats}))
+    stager.newest = Staged(2, policy.place({"params": run.state.params, "stats": run.state.stats}))
     player.tick()
     assert player.step == 2
     assert player.tally.swaps == 2

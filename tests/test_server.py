@@ -225,19 +225,30 @@ def test_peers_survive_a_restart_of_the_server(config, spawn):
         assert [said(peer) for peer in peers] == ["lost"] * 2
 
 
-def test_a_server_that_was_killed_is_lost_by_its_silence(spawn, connect, monkeypatch):
-    monkeypatch.setattr(server, "SILENT_S", 1.5)
+def is_lost(connection):
+    connection.poll()
+    return connection.is_lost
+
+
+def test_a_server_that_was_killed_is_noticed_at_once(spawn, connect):
     killed = spawn("", SERVER_PROGRAM)
     connection = connect("player")
     assert connection.wait_welcome(10.0) is not None
+    assert not is_lost(connection)
     killed.kill()
+    wait_until(lambda: is_lost(connection), within_s=0.5 * server.SILENT_S)
 
-    def is_lost():
-        connection.poll()
-        return connection.is_lost
 
-    assert not is_lost()
-    wait_until(is_lost, within_s=4.0)
+def test_a_server_that_hangs_is_lost_by_its_silence(spawn, connect, monkeypatch):
+    monkeypatch.setattr(server, "SILENT_S", 1.5)
+    hanging = spawn("", SERVER_PROGRAM)
+    connection = connect("player")
+    assert connection.wait_welcome(10.0) is not None
+    hanging.send_signal(signal.SIGSTOP)
+    assert not is_lost(connection)
+    wait_until(lambda: is_lost(connection), within_s=4.0)
+    hanging.send_signal(signal.SIGCONT)
+    assert connection.wait_welcome(5.0) is not None
 
 
 def test_waiting_for_a_server_says_so_once_and_ends_in_time(connect, capfd):

@@ -230,7 +230,9 @@ def collect(
         CharlesError: The game cannot be started, or the server refused this collector.
     """
     stop = stop or stop_on_signals()
-    maker = make_game or (lambda config, seed: make_known_game(config.game, config.frame, seed=seed))
+    maker = make_game or (
+        lambda config, seed: make_known_game(config.game, config.frame, seed=seed)
+    )
     with closing(Connection(server, "collector")) as connection:
         while not stop.is_set():
             welcome = connection.wait_welcome(stop=stop)
@@ -250,17 +252,18 @@ def _collect_session(
     if welcome.lane is None:
         raise WireError("The server sent a collector no lane into the frame pool. Restart it.")
     config = welcome.config
-    console = CollectConsole(is_enabled=has_console)
-    with closing(Lane(welcome.lane)) as lane:
-        with closing(make_game(config, config.seed * 1009 + welcome.peer_id)) as game:
-            collector = Collector(game, config, lane, collector_id=welcome.peer_id, stop=stop)
-            started_s = reported_s = time.monotonic()
-            while not stop.is_set() and not connection.is_lost:
-                collector.step()
-                if time.monotonic() - reported_s > REPORT_S:
-                    reported_s = time.monotonic()
-                    _report(connection, collector, console, started_s)
-    console.close()
+    with (
+        closing(CollectConsole(is_enabled=has_console)) as console,
+        closing(Lane(welcome.lane)) as lane,
+        closing(make_game(config, config.seed * 1009 + welcome.peer_id)) as game,
+    ):
+        collector = Collector(game, config, lane, collector_id=welcome.peer_id, stop=stop)
+        started_s = reported_s = time.monotonic()
+        while not stop.is_set() and not connection.is_lost:
+            collector.step()
+            if time.monotonic() - reported_s > REPORT_S:
+                reported_s = time.monotonic()
+                _report(connection, collector, console, started_s)
 
 
 def _report(
@@ -285,4 +288,3 @@ def _report(
         if isinstance(message, Demand):
             collector.wanted_weather = str(message.short.get("weather", "")) or None
     console.show(CollectView(rate_hz=rate_hz, tally=vars(tally), cadence=cadence, bins=bins))
-

@@ -10,7 +10,7 @@ import numpy as np
 from charles.checkpoint import Checkpoints
 from charles.config import TrainConfig
 from charles.data.device import put
-from charles.errors import CharlesError
+from charles.errors import CharlesError, require
 from charles.intake import sample_spec
 from charles.nets.driver import make_network
 from charles.optim import make_optimizer
@@ -50,9 +50,7 @@ class Learner:
         self._step = make_train_step(
             self.network, outputs, optimizer, config.augment, control_names=spec.controls, mesh=mesh
         )
-        self.checkpoints = Checkpoints(
-            config.run_dir / "checkpoints", keep=config.checkpoint.keep
-        )
+        self.checkpoints = Checkpoints(config.run_dir / "checkpoints", keep=config.checkpoint.keep)
         self._contract = contract_of(config)
         self.step_number = 0
 
@@ -78,18 +76,27 @@ class Learner:
 
     def save(self, data_state: dict[str, np.ndarray]) -> None:
         """Write a checkpoint in the background."""
-        self.checkpoints.save(
-            self.step_number, self.state, data_state, contract=self._contract
-        )
+        self.checkpoints.save(self.step_number, self.state, data_state, contract=self._contract)
 
-    def restore(self) -> Restored | None:
-        """Take the newest checkpoint, if there is one."""
+    def restore(self, *, resume: bool) -> Restored | None:
+        """Take the newest checkpoint, if that is wanted and there is one.
+
+        Raises:
+            ConfigError: There is one, and it is not wanted.
+            CheckpointError: It is damaged or of another network.
+        """
         step = self.checkpoints.latest()
         if step is None:
             return None
+        require(resume, "run_dir", "hold no checkpoint yet", str(self.checkpoints.directory.parent),
+                f"Go on from step {step} with --resume, or name another --run-dir.")  # fmt: skip
         self.state, data_state = self.checkpoints.restore(self.state, step)
         self.step_number = step
         return Restored(step, data_state)
+
+    def wait_saved(self) -> None:
+        """Wait until the checkpoint that is being written is on disk."""
+        self.checkpoints.wait()
 
     def close(self) -> None:
         """Wait for the checkpoint that is being written."""

@@ -49,6 +49,7 @@ class Perturber:
         self._config = config
         self._deviation = np.array([deviations.get(name, 0.0) for name in controls], np.float32)
         self._rate_hz = rate_hz
+        self._chance = 1 / (config.every_s * rate_hz) if config.every_s > 0 else 0.0
         self._rng = rng
         self._offset = np.zeros_like(self._deviation)
         self._ticks_left = 0
@@ -71,9 +72,8 @@ class Perturber:
             self._ticks_left -= 1
         elif self._recovery_left > 0:
             self._recovery_left -= 1
-        elif self._config.every_s > 0:
-            if self._rng.random() < 1 / (self._config.every_s * self._rate_hz):
-                self._begin()
+        elif self._config.every_s > 0 and self._rng.random() < self._chance:
+            self._begin()
         return self._ticks_left > 0
 
     def apply(self, action: np.ndarray) -> np.ndarray:

@@ -12,8 +12,9 @@ One membership, in order::
 
 A peer that is silent is shown as such and keeps everything: a stopped process may wake up and go
 on writing to its slots. It is gone, and its lane is closed, only when it said Bye or Hello anew, or
-its process is dead. A peer that hears nothing for :data:`SILENT_S`, or Bye, has lost its server; it
-lets go of its lane and says Hello again, to whichever server listens by then.
+its process is dead. A peer whose connection ends, who is told Bye, or who hears nothing for
+:data:`SILENT_S`, has lost its server; it lets go of its lane and says Hello again, to whichever
+server listens by then.
 """
 
 import queue
@@ -378,6 +379,7 @@ class Connection:
         self._socket = ClientSocket(server.host, server.port, ToPeer)
         self._news: list[News] = []
         self._is_member = False
+        self._num_lost = 0
         self._heard_s = self._told_s = 0.0
         self._told_state = ""
         self._waiting_s: float | None = None
@@ -408,6 +410,7 @@ class Connection:
         """
         self._is_member = False
         self._news.clear()
+        self._num_lost = self._socket.num_lost
         hello = self._hello()
         ends_s = time.monotonic() + (float("inf") if timeout_s is None else timeout_s)
         hello_s = 0.0
@@ -457,7 +460,8 @@ class Connection:
                 self._is_member = False
             elif isinstance(message, News):
                 self._news.append(message)
-        if time.monotonic() - self._heard_s > SILENT_S:
+        is_silent = time.monotonic() - self._heard_s > SILENT_S
+        if is_silent or self._socket.num_lost > self._num_lost:
             self._is_member = False
         news, self._news = self._news, []
         return news

@@ -11,14 +11,18 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jax
 from tensorboardX import SummaryWriter
 
-from charles.config import TrainConfig
-from charles.intake import Intake
-from charles.learner import Learner
+from charles.collector import collect
+from charles.config import CollectOptions, PlayOptions, TrainConfig
+from charles.data.loader import Batch, Loader
+from charles.intake import Intake, Refilled
+from charles.learner import Learner, Restored
+from charles.process import Worker, lower_priority, stop_on_signals
 from charles.run import write_run
-from charles.server import Server
-from charles.ui.console import TrainConsole
+from charles.server import Checkpoint, Demand, Server
+from charles.ui.console import TrainConsole, TrainView
 
 DEMAND_S = 5.0
 """How often collectors are told what is short."""
@@ -33,9 +37,8 @@ class Clock:
 
     started_s: float = field(default_factory=time.monotonic)
     first_step_s: float | None = None
+    """When the first step, which compiles, was over."""
     stepping_s: float = 0.0
-    starved_s: float = 0.0
-    """Waiting although every buffer holds enough: the loader was too slow."""
     paused_s: float = 0.0
     """Waiting because a buffer is short."""
 
@@ -116,9 +119,10 @@ class Trainer:
         self._has_console = has_console
         self._clock = Clock()
         self._scalars: dict[str, float] = {}
+        self._notes: list[str] = []
         self._pause = ""
         self._last_demand_s = 0.0
-        self._last_saved = -1
+        self._saved_mark: int | None = None
         self._stack = ExitStack()
         try:
             self._open(collectors, has_player=has_player, resume=resume)
@@ -137,22 +141,48 @@ class Trainer:
         self._workers = self._start_workers(collectors, has_player=has_player)
         self._server.start()
         self._learner = enter(closing(Learner(config)))
-        restored = self._learner.restore() if resume else None
-        self._intake.refill(restored.data_state if restored else None)
-        self._intake.start()
+        restored = self._learner.restore(resume=resume)
+        refilled = self._intake.refill(restored.data_state if restored else None)
+        self._first_step = self._last_saved = self._learner.step_number
+        self._note_start(restored, refilled)
         self._log = enter(closing(MetricsLog(config.run_dir)))
         self._console = enter(closing(TrainConsole(is_enabled=self._has_console)))
-        self._loader = enter(closing(self._make_loader()))
+        self._loader = enter(
+            closing(
+                Loader(
+                    self._intake.pool,
+                    config.batch_size,
+                    draw=self._intake.draw,
+                    release=self._intake.release,
+                    finish=self._intake.finish,
+                    convert=self._learner.put,
+                    pending=refilled.pending,
+                )
+            )
+        )
+        self._intake.start()
+
+    def _note_start(self, restored: Restored | None, refilled: Refilled) -> None:
+        """Remember for the console what the run begins with."""
+        if restored is not None:
+            exact = "exactly" if not refilled.missing else f"without {refilled.missing} samples"
+            self._notes.append(f"resumed {exact} at step {restored.step}")
+        if refilled.samples:
+            self._notes.append(f"{refilled.samples} samples from disk")
+        if refilled.torn:
+            self._notes.append(f"{refilled.torn} torn files from a crash dropped")
 
     def _start_workers(self, collectors: int, *, has_player: bool) -> list[Worker]:
         """Start the processes that run along; they find the server as any other would."""
         server = self._config.server
         workers = [
-            Worker(f"collector {i + 1}", collect_worker, CollectOptions(server=server))
+            Worker(
+                f"collector {i + 1}", collect_worker, CollectOptions(server=server, console=False)
+            )
             for i in range(collectors)
         ]
         if has_player:
-            workers.append(Worker("player", play_worker, PlayOptions(server=server)))
+            workers.append(Worker("player", play_worker, PlayOptions(server=server, console=False)))
         for worker in workers:
             self._stack.callback(worker.stop)
         return workers
@@ -195,37 +225,54 @@ class Trainer:
             self._look_after_others()
         return "all steps done"
 
-    def _next_batch(self) -> dict[str, jax.Array] | None:
+    def _next_batch(self) -> Batch | None:
         """The next batch, or ``None`` after a moment; the wait is booked under its cause."""
         started_s = time.monotonic()
         batch = self._loader.get(timeout_s=BATCH_WAIT_S)
         waited_s = time.monotonic() - started_s
         short = {} if batch is not None else self._intake.view().shortfall
-        self._pause = ", ".join(short[name] for name in sorted(short))
         if short:
             self._clock.paused_s += waited_s
-        else:
-            self._clock.starved_s += waited_s
+        reasons = [
+            f"{name} {share:.0%} < {self._needed_share():.0%}" for name, share in short.items()
+        ]
+        self._pause = f"waiting: {', '.join(reasons)}" if reasons else ""
         return batch
 
-    def _timed_step(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def _needed_share(self) -> float:
+        """How full a buffer must be for training to go on."""
+        is_started = self._clock.first_step_s is not None
+        return self._config.data.keep_fraction if is_started else 1.0
+
+    def _timed_step(self, batch: Batch) -> dict[str, jax.Array]:
         clock = self._clock
         started_s = time.monotonic()
-        if clock.first_step_s is None:
-            clock.first_step_s = started_s
-        metrics = self._learner.step(batch)
-        clock.stepping_s += time.monotonic() - started_s
+        metrics = self._learner.step(batch.data)
+        self._loader.finish(batch)
+        ended_s = time.monotonic()
+        if clock.first_step_s is None:  # it compiled; the clock runs from here
+            clock.first_step_s, clock.paused_s = ended_s, 0.0
+        else:
+            clock.stepping_s += ended_s - started_s
         return metrics
 
     def _save(self) -> None:
-        """Write a checkpoint in the background, and tell the players."""
-        step = self._learner.step_number
-        if step in (0, self._last_saved):
+        """Write a checkpoint in the background, and tell the players.
+
+        Files of samples that the checkpoint before no longer needs are deleted only when that
+        checkpoint is safe, so that a resume from any of them finds what its buffers held.
+        """
+        learner, storage = self._learner, self._intake.storage
+        if learner.step_number in (0, self._last_saved):
             return
-        self._learner.save(self._intake.state())
-        self._last_saved = step
-        self._intake.forget_drawn()
-        self._server.broadcast(Checkpoint(step=step))
+        learner.wait_saved()
+        if storage is not None:
+            if self._saved_mark is not None:
+                storage.commit(self._saved_mark)
+            self._saved_mark = storage.mark()
+        learner.save(self._loader.state(self._intake.state))
+        self._last_saved = learner.step_number
+        self._server.broadcast(Checkpoint(step=learner.step_number))
 
     def _look_after_others(self) -> None:
         """Raise what failed elsewhere, tell collectors what is short, draw the console."""
@@ -236,7 +283,84 @@ class Trainer:
         now_s = time.monotonic()
         if now_s - self._last_demand_s > DEMAND_S:
             self._last_demand_s = now_s
-            weather = self._intake.wanted_weather()
-            if weather is not None:
-                self._server.broadcast(Demand(short={"weather": weather}))
+            weather = self._intake.rarest_weather()
+            self._server.broadcast(Demand(short={"weather": weather}), role="collector")
         self._console.show(self._view)
+
+    def _view(self) -> TrainView:
+        """What the console shows."""
+        config, clock, intake = self._config, self._clock, self._intake.view()
+        names = [output.name for output in config.outputs]
+        steps_per_s = self._steps_done() / clock.stepping_s if clock.stepping_s else 0.0
+        notes = [*self._notes, f"{intake.received} samples received"]
+        if intake.torn or intake.foreign:
+            notes.append(f"{intake.torn} torn, {intake.foreign} foreign samples dropped")
+        if intake.storage_failure:
+            notes.append(f"no disk copy: {intake.storage_failure}")
+        return TrainView(
+            title=str(config.run_dir),
+            step=self._learner.step_number,
+            steps=config.steps,
+            elapsed_s=clock.since_start(),
+            buffers=intake.sizes,
+            capacity=config.data.buffer_capacity,
+            losses={name: self._scalars.get(f"{name}_loss", float("nan")) for name in names},
+            errors={name: self._scalars.get(f"{name}_mae", float("nan")) for name in names},
+            learning_rate=self._scalars.get("learning_rate", 0.0),
+            steps_per_s=steps_per_s,
+            samples_per_s=steps_per_s * config.batch_size,
+            share_stepping=clock.share_stepping(),
+            pause=self._pause,
+            peers=self._server.peers(),
+            notes=notes,
+        )
+
+    def _steps_done(self) -> int:
+        """Steps done in this process, the first one apart."""
+        return max(0, self._learner.step_number - self._first_step - 1)
+
+
+def collect_worker(options: CollectOptions) -> None:
+    """A collector that runs along; yields to player and trainer where cores are short."""
+    lower_priority(10)
+    collect(options.server, has_console=False)
+
+
+def play_worker(options: PlayOptions) -> None:
+    """A player that runs along."""
+    from charles.player import play
+
+    play(options)
+
+
+def train(
+    config: TrainConfig,
+    *,
+    collectors: int = 0,
+    player: bool = False,
+    console: bool = True,
+    resume: bool = False,
+    stop: threading.Event | None = None,
+) -> TrainResult:
+    """Train live until the run ends. Blocks; SIGINT and SIGTERM end it cleanly.
+
+    Args:
+        config: The run's settings.
+        collectors: Collectors to start along.
+        player: Whether to start a player along.
+        console: Whether to draw the console.
+        resume: Whether to go on from the newest checkpoint of ``config.run_dir``.
+        stop: Ends the run when set; by default SIGINT and SIGTERM do.
+
+    Raises:
+        CharlesError: See :class:`Trainer` and :meth:`Trainer.run`.
+    """
+    trainer = Trainer(
+        config,
+        collectors=collectors,
+        has_player=player,
+        has_console=console,
+        resume=resume,
+        stop=stop or stop_on_signals(),
+    )
+    return trainer.run()

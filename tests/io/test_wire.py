@@ -101,6 +101,18 @@ def test_client_reconnects_under_its_old_name_when_the_server_restarts(client, p
         assert arrived[0] == (before, Tell("after"))
 
 
+def test_client_notices_that_its_connection_ended(client, port):
+    with closing(ServerSocket(HOST, port, MESSAGES)) as server:
+        send_until_taken(client, Tell("hello"))
+        receive(server)
+        assert client.num_lost == 0
+    deadline_s = time.monotonic() + 5
+    while client.num_lost == 0:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    assert client.num_lost == 1
+
+
 def test_nothing_waits_for_a_server_that_is_not_there(client, port):
     assert not any(client.send(Tell(str(number))) for number in range(50))
     with closing(ServerSocket(HOST, port, MESSAGES)) as server:
@@ -192,5 +204,5 @@ def test_a_busy_port_names_the_port_its_listener_and_the_fix(server, port):
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "example.org", "", "*"])
 @pytest.mark.parametrize("end", [ServerSocket, ClientSocket])
 def test_addresses_that_other_machines_could_reach_are_refused(end, host, port):
-    with pytest.raises(ConfigError, match="server.host must be an address of this host alone"):
+    with pytest.raises(ConfigError, match=r"server\.host must be an address of this host alone"):
         end(host, port, MESSAGES)

@@ -10,7 +10,7 @@ from charles.town.ground import BUILDING, OPEN, ROAD, Ground
 from charles.town.map import make_map
 from charles.town.route import LaneGraph, Route
 
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 3)
 
 
 @pytest.fixture(scope="module", params=SEEDS)

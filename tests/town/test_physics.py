@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charles.town.physics import MAX_WHEEL, STEP_S, WHEELBASE_M, CarState, step_car, steering_limit
+from charles.town.physics import MAX_WHEEL, STEP_S, WHEELBASE_M, CarState, steering_limit, step_car
 
 START = CarState(0.0, 0.0, 0.0, 0.0, 0.0)
 controls = st.floats(-1.0, 1.0)

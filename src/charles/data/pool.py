@@ -77,7 +77,7 @@ class Writing:
 
     def __enter__(self) -> tuple[np.void, np.ndarray]:
         pool, slot = self._pool, self._slot
-        pool.begins[slot] = self._sequence
+        pool.words[pool.begin_at(slot)] = self._sequence
         fence()
         return pool.headers[slot], pool.pixels[slot]
 
@@ -89,7 +89,7 @@ class Writing:
     ) -> None:
         if kind is None:
             fence()
-            self._pool.ends[self._slot] = self._sequence
+            self._pool.words[self._pool.end_at(self._slot)] = self._sequence
 
 
 class Pool:
@@ -100,6 +100,8 @@ class Pool:
         pixels: uint8 ``[N, *pixels_shape]``; a view of the slots.
         begins: uint64 ``[N]``, the headers' first sequence numbers.
         ends: uint64 ``[N]``, the headers' last sequence numbers.
+        words: The same memory as 8-byte numbers, for one sequence number at a time: three times as
+            fast as through an array.
     """
 
     def __init__(self, spec: PoolSpec, block: Block) -> None:
@@ -119,6 +121,10 @@ class Pool:
         self.pixels = np.ndarray(shape, np.uint8, block.buffer, spec.pixels_at, (stride, *inner))
         self.begins = self.headers["begin"]
         self.ends = self.headers["end"]
+        self.words = block.buffer.cast("Q")
+        self._slot_words = stride // 8
+        fields = sample.header_dtype.fields or {}
+        self._begin_word, self._end_word = fields["begin"][1] // 8, fields["end"][1] // 8
 
     @classmethod
     def create(cls, spec: PoolSpec) -> Self:
@@ -138,6 +144,14 @@ class Pool:
         """
         return cls(spec, Block.attach(spec.name))
 
+    def begin_at(self, slot: int) -> int:
+        """Index in ``words`` of a slot's first sequence number."""
+        return slot * self._slot_words + self._begin_word
+
+    def end_at(self, slot: int) -> int:
+        """Index in ``words`` of a slot's last sequence number."""
+        return slot * self._slot_words + self._end_word
+
     def writing(self, slot: int, sequence: int | None = None) -> Writing:
         """Write a slot that this process holds, in a ``with`` block.
 
@@ -146,7 +160,7 @@ class Pool:
             sequence: A number above all that were used for this slot; the next one by default.
         """
         if sequence is None:
-            sequence = int(self.begins[slot]) + 1
+            sequence = self.words[self.begin_at(slot)] + 1
         return Writing(self, slot, sequence)
 
     def put(self, slot: int, header: np.void, pixels: np.ndarray) -> None:
@@ -175,6 +189,7 @@ class Pool:
             self.block.unlink()
         empty = np.empty(0, np.uint64)
         self.headers = self.pixels = self.begins = self.ends = empty
+        self.words.release()
         self.block.close()
 
 
@@ -242,7 +257,8 @@ class Lane:
                 f"Published slots must be claimed ones, each once, got {list(slots)} "
                 f"with {sorted(self._claimed)} claimed."
             )
-        if not self.pool.whole(slots).all():
+        words, begin_at, end_at = self.pool.words, self.pool.begin_at, self.pool.end_at
+        if any(words[begin_at(slot)] != words[end_at(slot)] for slot in slots):
             raise SharedMemoryError(
                 f"Published slots must be whole, got a torn one among {list(slots)}."
             )

@@ -11,6 +11,7 @@ processors that reorder stores (not x86-64) to that. So a reader never sees an u
 and a process killed between any two instructions leaves the ring as it was before or after.
 """
 
+import platform
 import threading
 from collections.abc import Sequence
 
@@ -20,14 +21,19 @@ from charles.errors import SharedMemoryError
 
 _TAIL_AT = 64 // 8
 _ENTRIES_AT = 128
+_KEEPS_ORDER = platform.machine().lower() in ("x86_64", "amd64")
 _lock = threading.Lock()
 
 
 def fence() -> None:
-    """Order every memory access before it against every one after it, for other processes too.
+    """Order loads and stores before it against those after it, for other processes too.
 
-    One lock-and-release lets neighbours move into its middle; the second pair bars their way.
+    x86-64 keeps every order that is needed here (all but a store against a later load) by itself.
+    Elsewhere, one lock-and-release lets neighbours move into its middle, and the second pair bars
+    their way.
     """
+    if _KEEPS_ORDER:
+        return
     with _lock:
         pass
     with _lock:
@@ -75,9 +81,10 @@ class Ring:
         if len(values) > self.capacity - len(self):
             return False
         entries, capacity = self._entries, self.capacity
-        tail = self._counters[_TAIL_AT]
-        for number, value in enumerate(values, tail):
+        number = tail = self._counters[_TAIL_AT]
+        for value in values:
             entries[number % capacity] = value
+            number += 1
         fence()
         self._counters[_TAIL_AT] = tail + len(values)
         return True

@@ -238,7 +238,7 @@ def plug_in() -> Any:
         PadError: The system cannot make a virtual pad; the text says what is missing.
     """
     try:
-        import vgamepad
+        import vgamepad  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as err:
         raise ExtraMissingError(
             "A virtual pad needs vgamepad. Install it: pip install 'charles[gamepad]'."

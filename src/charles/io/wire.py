@@ -188,12 +188,22 @@ class ClientSocket:
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._num_lost = 0
         self._socket.connect(f"tcp://{host}:{port}")
 
     @property
     def malformed(self) -> int:
         """Messages that could not be decoded and were dropped."""
         return self._codec.malformed
+
+    @property
+    def num_lost(self) -> int:
+        """Connections that have ended. What had arrived unread on one is gone with it."""
+        while self._monitor.poll(0):
+            self._monitor.recv_multipart()
+            self._num_lost += 1
+        return self._num_lost
 
     def poll(self, timeout_s: float) -> list[Any]:
         """What has arrived; waits at most ``timeout_s`` for any."""
@@ -210,6 +220,9 @@ class ClientSocket:
 
     def close(self) -> None:
         """Disconnect; waits shortly for the last messages to leave. May be called twice."""
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close()
         _close(self._context, self._socket)
 
 

@@ -56,8 +56,8 @@ class Lane:
     def pose(self, place_m: float) -> tuple[float, float, float]:
         """Position and heading at ``place_m`` along it."""
         last = len(self.x) - 1
-        at = min(max(place_m / self.length_m * last, 0.0), last - 1e-6)
-        i = int(at)
+        at = place_m / self.length_m * last
+        i = 0 if at <= 0.0 else last - 1 if at >= last else int(at)
         f = at - i
         x, y, h = self.x, self.y, self.heading
         return (

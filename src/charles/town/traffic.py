@@ -65,14 +65,17 @@ class Traffic:
         self._graph, self._rng = graph, rng
         self._num = num_vehicles
         self.vehicles: list[Vehicle] = []
+        self._bodies: tuple[Body, ...] | None = None
 
     def bodies(self) -> tuple[Body, ...]:
         """All cars as they can be seen."""
-        return tuple(self._body(vehicle) for vehicle in self.vehicles)
+        if self._bodies is None:
+            self._bodies = tuple(self._body(vehicle) for vehicle in self.vehicles)
+        return self._bodies
 
     def populate(self, ego: CarState) -> None:
         """Spread all cars anew around the ego; for when nobody has seen them yet."""
-        self.vehicles = []
+        self.vehicles, self._bodies = [], None
         for _ in range(self._num):
             place = self._find_place(ego, None)
             if place is not None:
@@ -98,6 +101,7 @@ class Traffic:
             crossing: Crosswalks in use: where their pedestrians are and, added to that, where
                 those are about to be.
         """
+        self._bodies = None
         on_lane: dict[int, list[Vehicle]] = {}
         for vehicle in self.vehicles:
             on_lane.setdefault(vehicle.path[0], []).append(vehicle)
@@ -259,7 +263,7 @@ class Traffic:
     ) -> tuple[int, float] | None:
         """A free place on a street in the ring around the ego, or ``None`` after some tries."""
         taken = [v.pose for v in self.vehicles]
-        for _ in range(12):
+        for tries in range(80):
             number = int(self._rng.integers(self._graph.num_street_lanes))
             lane = self._graph.lanes[number]
             place = float(self._rng.uniform(2.0, lane.length_m - 8.0))
@@ -267,7 +271,9 @@ class Traffic:
             away = math.hypot(x - ego.x, y - ego.y)
             if any(-5.0 < crosswalk - place < 12.0 for _, crosswalk in lane.crosswalks):
                 continue  # it could not stop for somebody who is crossing already
-            if not NEAR_M < away < FAR_M or (is_seen is not None and is_seen(x, y)):
+            if not NEAR_M < away < FAR_M * (1.0 + tries / 80.0) or (
+                is_seen is not None and is_seen(x, y)
+            ):
                 continue
             if all((x - ox) ** 2 + (y - oy) ** 2 > 144.0 for ox, oy, _ in taken):
                 return number, place
@@ -281,12 +287,13 @@ class Traffic:
         vehicle.waited_s = vehicle.wreck_s = 0.0
         vehicle.has_priority = False
         vehicle.pose = self._graph.lanes[number].pose(place_m)
+        self._bodies = None
         return vehicle
 
     def _body(self, vehicle: Vehicle) -> Body:
         lane = self._graph.lanes[vehicle.path[0]]
         x, y, heading = vehicle.pose
-        bend = (lane.pose(vehicle.place_m + 1.0)[2] - heading) / 1.0
+        bend = lane.pose(vehicle.place_m + 1.0)[2] - heading
         steering = -math.atan(bend * WHEELBASE_M) / MAX_WHEEL
         return Body(x, y, heading, vehicle.speed_mps, steering, vehicle.is_braking, vehicle.style)
 

@@ -62,16 +62,20 @@ class Walkers:
         self._sides = _make_sides(town)
         self._tick = 0
         self.pedestrians: list[Pedestrian] = []
+        self._bodies: tuple[Body, ...] | None = None
 
     def bodies(self) -> tuple[Body, ...]:
         """All pedestrians as they can be seen."""
-        return tuple(
-            Body(p.x, p.y, p.heading, p.speed_mps, 0.0, False, p.style) for p in self.pedestrians
-        )
+        if self._bodies is None:
+            self._bodies = tuple(
+                Body(p.x, p.y, p.heading, p.speed_mps, 0.0, False, p.style)
+                for p in self.pedestrians
+            )
+        return self._bodies
 
     def populate(self, x: float, y: float) -> None:
         """Spread all pedestrians anew around a place; for when nobody has seen them yet."""
-        self.pedestrians = []
+        self.pedestrians, self._bodies = [], None
         for _ in range(self._num):
             pace = float(self._rng.uniform(1.1, 1.6))
             pedestrian = Pedestrian(int(self._rng.integers(1000)), pace)
@@ -104,6 +108,7 @@ class Walkers:
     def step(self, cars: Sequence[Body]) -> None:
         """Move every pedestrian by one step; ``cars`` are all that they must look out for."""
         self._tick += 1
+        self._bodies = None
         for number, pedestrian in enumerate(self.pedestrians):
             if pedestrian.mode == _WAITING:
                 if (self._tick + number) % _LOOK_EVERY == 0:
@@ -179,7 +184,7 @@ class Walkers:
             px, py = points[point]
             away = math.hypot(px - x, py - y)
             if NEAR_M < away < FAR_M and (is_seen is None or not is_seen(px, py)):
-                p.x, p.y = px, py
+                p.x, p.y, self._bodies = px, py, None
                 direction = 1 if self._rng.random() < 0.5 else -1
                 self._walk_along(p, number, point, direction)
                 p.heading = math.atan2(p.way[-1][1] - py, p.way[-1][0] - px)

@@ -181,5 +181,5 @@ def _make_streaks(height: int, width: int, light: Light) -> list[np.ndarray]:
 def _make_sheen(horizon: int, height: int, width: int) -> np.ndarray:
     """How much of the mirrored picture the ground shows, uint8 ``[rows, W, 3]``."""
     rows = min(horizon, height - horizon)
-    share = np.linspace(96.0, 0.0, rows)
+    share = np.linspace(64.0, 0.0, rows)
     return np.ascontiguousarray(np.broadcast_to(_bytes(share)[:, None, None], (rows, width, 3)))

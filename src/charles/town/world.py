@@ -302,12 +302,12 @@ class World:
         """Find the ego on its route; extend an endless route, or begin another if it is astray."""
         car, is_endless = self._car, self.config.route_length_m is None
         self._located = self._route.locate(car.x, car.y, self._located.index)
-        if is_endless and abs(self._located.right_m) > _ASTRAY_M and self._steps % 10 == 0:
+        x, y = self._route.point(self._located.along_m)
+        astray = math.hypot(car.x - x, car.y - y)
+        if is_endless and astray > _ASTRAY_M and self._steps % 10 == 0:
             number, along, distance = self._graph.nearest(car.x, car.y, car.heading)
-            is_elsewhere = distance < 2.5 and number not in self._route.lanes_at(
-                self._located.along_m
-            )
-            if is_elsewhere or abs(self._located.right_m) > _LOST_M:
+            expected = self._route.lanes_at(self._located.along_m)
+            if (distance < 2.5 and number not in expected) or astray > _LOST_M:
                 self.replans += 1
                 self._begin_route(number, along)
         self._along_m = self._located.along_m
@@ -330,7 +330,7 @@ class World:
                 x, y = self._car.x + push[0], self._car.y + push[1]
                 self._car = self._car._replace(x=x, y=y, speed_mps=0.0)
         for number, pedestrian in enumerate(self._walkers.pedestrians):
-            if _distance_to_box(self._car, pedestrian.x, pedestrian.y) < _PEDESTRIAN_M:
+            if _is_touching(self._car, pedestrian.x, pedestrian.y):
                 touched.append("pedestrian")
                 self._walkers.remove(number, self._car.x, self._car.y)
                 self._car = self._car._replace(speed_mps=0.0)
@@ -378,12 +378,15 @@ def _overlap(car: CarState, other: tuple[float, float, float]) -> tuple[float, f
     return push
 
 
-def _distance_to_box(car: CarState, x: float, y: float) -> float:
-    cos, sin = math.cos(car.heading), math.sin(car.heading)
+def _is_touching(car: CarState, x: float, y: float) -> bool:
+    """Whether a car touches a pedestrian."""
     dx, dy = x - car.x, y - car.y
+    if dx * dx + dy * dy > LENGTH_M * LENGTH_M:
+        return False
+    cos, sin = math.cos(car.heading), math.sin(car.heading)
     ahead = abs(dx * cos + dy * sin) - LENGTH_M / 2.0
     across = abs(dy * cos - dx * sin) - WIDTH_M / 2.0
-    return math.hypot(max(ahead, 0.0), max(across, 0.0))
+    return math.hypot(max(ahead, 0.0), max(across, 0.0)) < _PEDESTRIAN_M
 
 
 def _wrap(angle: float) -> float:

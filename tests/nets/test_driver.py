@@ -1,0 +1,196 @@
+"""The compact driver and its building blocks."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from charles.config import NetworkConfig
+from charles.nets.blocks import (
+    RELU_GAIN,
+    StandardConv,
+    convolve,
+    encode_purpose,
+    encode_speed,
+    fold_patches,
+)
+from charles.nets.driver import make_network
+from charles.outputs import ACCELERATION_BRAKING, STEERING, make_output
+from charles.sample import SampleSpec
+
+OUTPUTS = (make_output(ACCELERATION_BRAKING), make_output(STEERING))
+SAMPLE = SampleSpec(height=32, width=64, pixel_format="yuv420", history_length=3)
+SMALL = {
+    "input_height": 32, "input_width": 64, "patch": 4, "widths": (16, 16), "residuals": 1,
+    "neck": 4, "dense": (16,), "condition": 8,
+}  # fmt: skip
+
+
+def make_inputs(size: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "pixels": rng.integers(16, 235, (size, *SAMPLE.pixels_shape), np.uint8),
+        "speed": rng.uniform(0, 10, size).astype(np.float32),
+        "purpose": rng.uniform(-1, 1, (size, 2)).astype(np.float32),
+        "history": np.zeros((size, 3, SAMPLE.history_features), np.float32),
+    }
+
+
+def trained_alike(variables):
+    """Every parameter away from its initial zero, so that nothing is switched off."""
+    leaves, structure = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    moved = [
+        leaf + 0.1 * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(structure, moved)
+
+
+def test_variables_are_plain_nested_dicts_and_stay_the_same_tree():
+    network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
+    variables = network.init(jax.random.key(0))
+
+    def check(node):
+        assert isinstance(node, dict | jax.Array)
+        if isinstance(node, dict):
+            assert all(isinstance(name, str) for name in node)
+            for child in node.values():
+                check(child)
+        else:
+            assert node.dtype == jnp.float32
+
+    check(variables)
+    predictions, stats = network.apply(variables, make_inputs(), is_training=True)
+    assert {name: value.shape for name, value in predictions.items()} == {
+        "acceleration_braking": (2, 1), "steering": (2, 1),
+    }  # fmt: skip
+    assert jax.tree.structure(stats) == jax.tree.structure(variables["stats"])
+
+
+def test_same_key_same_parameters():
+    network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
+    one, same, other = (network.init(jax.random.key(seed)) for seed in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, one, same)
+    kernels = [tree["params"]["neck"]["kernel"] for tree in (one, other)]
+    assert not np.allclose(*kernels)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"is_modulated": False},
+        {"with_speed": False},
+        {"with_purpose": False},
+        {"with_speed": False, "with_purpose": False},
+        {"dense": (), "residuals": 0},
+        {"patch": 8, "widths": (16,)},
+        {"patch": 1, "widths": (8, 8, 8), "crop_top": 0.0},
+        {"input_height": 30, "input_width": 50},
+    ],
+)
+def test_predictions_depend_on_every_input_that_is_given(changes):
+    config = NetworkConfig(**SMALL | changes)
+    network = make_network(config, SAMPLE, OUTPUTS)
+    variables = trained_alike(network.init(jax.random.key(0)))
+    inputs = make_inputs()
+    apply = jax.jit(lambda batch: network.apply(variables, batch, is_training=False)[0])
+    base = apply(inputs)
+    others = make_inputs(seed=1)
+    given = {"pixels": True, "speed": config.with_speed, "purpose": config.with_purpose}
+    for name, is_given in given.items():
+        changed = apply(inputs | {name: others[name]})
+        for output, value in base.items():
+            assert np.allclose(changed[output], value, atol=1e-7) != is_given, (name, output)
+
+
+def test_position_in_the_picture_matters():
+    network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
+    variables = trained_alike(network.init(jax.random.key(0)))
+    inputs = make_inputs()
+    grey = np.full_like(inputs["pixels"], 128)
+    left, right = grey.copy(), grey.copy()
+    left[:, 20:28, 8:16] = 220
+    right[:, 20:28, 40:48] = 220
+    predicted = [
+        network.apply(variables, inputs | {"pixels": pixels}, is_training=False)[0]["steering"]
+        for pixels in (left, right)
+    ]
+    assert np.abs(predicted[0] - predicted[1]).max() > 1e-3
+
+
+def test_hidden_speed_makes_no_difference():
+    network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
+    variables = trained_alike(network.init(jax.random.key(0)))
+    batch = network.prepare(make_inputs())
+    for known, is_same in ((0.0, True), (1.0, False)):
+        one, other = (
+            network.forward(
+                variables,
+                batch | {"speed": jnp.full(2, speed), "speed_known": jnp.full(2, known)},
+                is_training=True,
+            )[0]["steering"]
+            for speed in (0.0, 9.0)
+        )
+        assert np.allclose(one, other) == is_same
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_convolution_matches_a_loop(stride, size):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 7, 9, 3)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, 3, 4)).astype(np.float32)
+    pad = size // 2
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    rows, columns = -(-7 // stride), -(-9 // stride)
+    expected = np.zeros((2, rows, columns, 4))
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * stride, column * stride
+            window = padded[:, top : top + size, left : left + size]
+            expected[:, row, column] = np.einsum("bhwc,hwco->bo", window, kernel)
+    np.testing.assert_allclose(convolve(x, kernel, stride), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_folding_keeps_every_pixel_of_a_patch_together():
+    image = np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3)
+    folded = np.asarray(fold_patches(jnp.asarray(image), 2))
+    assert folded.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(folded[1, 0, 2], image[1, :2, 4:6].reshape(-1))
+    padded = np.asarray(fold_patches(jnp.asarray(image), 4))
+    assert padded.shape == (2, 1, 2, 48)
+    np.testing.assert_array_equal(padded[0, 0, 1].reshape(4, 4, 3)[:, 2:], 0)
+
+
+def test_standard_convolutions_keep_unit_variance():
+    from flax import nnx
+
+    rngs = nnx.Rngs(0)
+    x = jax.random.normal(jax.random.key(0), (8, 12, 12, 16))
+    for _ in range(4):
+        x = jax.nn.relu(StandardConv(16, 16, 3, rngs=rngs)(x)) * RELU_GAIN
+    assert 0.3 < float(x[:, 4:8, 4:8].var()) < 3
+
+
+def test_encodings_are_bounded_smooth_and_odd_in_direction():
+    purpose = np.array([[0.5, 10.0], [-0.5, 10.0], [np.pi, 500.0], [-np.pi, 500.0]], np.float32)
+    encoded = np.asarray(encode_purpose(jnp.asarray(purpose)))
+    assert np.abs(encoded).max() <= 1
+    np.testing.assert_allclose(encoded[0] * [-1, 1, 1, -1, 1], encoded[1], atol=1e-6)
+    np.testing.assert_allclose(encoded[2], encoded[3], atol=1e-5)  # straight behind is one place
+    speed = np.asarray(encode_speed(jnp.array([0.0, 10.0]), jnp.array([1.0, 1.0])))
+    np.testing.assert_allclose(speed, [[0, 0, 1], [1, 1, 1]], atol=1e-6)
+
+
+def test_network_room_is_the_only_one_that_imports_flax():
+    code = "import sys; import charles.config, charles.outputs; print('flax' in sys.modules, 'jax' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert result.stdout.split() == ["False", "False"]
