@@ -1,10 +1,12 @@
 """The frame pool: write and publish a frame, gather a random batch, move frames across processes.
 
 In the same run, and in turns: plain copies with NumPy (the ceiling), ``multiprocessing.Queue``, and
-torchrl's memory-mapped replay buffer where it is installed
-(``pip install torch torchrl tensordict``; the rest of Charles does not need them).
+torchrl's memory-mapped replay buffer where it is installed (``pip install torch torchrl``; nothing
+else here needs them).
 
-Run: ``python -m benchmarks.bench_pool``
+Run it on one core, so that nobody gets two and nothing moves::
+
+    taskset -c 1 python -m benchmarks.bench_pool
 """
 
 import multiprocessing
@@ -25,6 +27,8 @@ from charles.data.shm import block_dir
 from charles.sample import SampleSpec
 
 BATCH_SIZE = 32
+SET_SIZE = 22
+"""Frames in a balanced set, published together."""
 QUOTA = 64
 POOL_BYTES = 384 << 20
 """Enough that neither sources nor slots stay in a cache."""
@@ -79,12 +83,14 @@ class Plain:
         self._turn = 0
 
     def write(self) -> float:
-        """One frame."""
-        frame, target = self._frames.next(), self._target[self._turn]
-        self._turn = (self._turn + 1) % self._frames.num
+        """One frame; seconds per frame over as many as a set has."""
+        frames = [self._frames.next() for _ in range(SET_SIZE)]
+        first = self._turn
+        self._turn = (self._turn + SET_SIZE) % (self._frames.num - SET_SIZE)
         started_s = time.perf_counter()
-        np.copyto(target, frame)
-        return time.perf_counter() - started_s
+        for number, frame in enumerate(frames, first):
+            np.copyto(self._target[number], frame)
+        return (time.perf_counter() - started_s) / SET_SIZE
 
     def gather(self) -> float:
         """One random batch, pixels only."""
@@ -110,20 +116,23 @@ class Ours:
             self.write()
 
     def write(self) -> float:
-        """Claim, write header and pixels, publish: one frame, a set of its own."""
-        frame = self._frames.next()
+        """Claim, write header and pixels; publish the whole set. Seconds per frame."""
+        frames = [self._frames.next() for _ in range(SET_SIZE)]
+        slots: list[int] = []
         started_s = time.perf_counter()
-        slot = self.lane.claim()
-        assert slot is not None
-        with self.lane.writing(slot) as (header, pixels):
-            np.copyto(pixels, frame)
-            header["captured_ns"] = 1
-            header["speed_mps"] = 2.0
-            header["label"] = self._label
-        self.lane.publish((slot,))
+        for frame in frames:
+            slot = self.lane.claim()
+            assert slot is not None
+            with self.lane.writing(slot) as (header, pixels):
+                np.copyto(pixels, frame)
+                header["captured_ns"] = 1
+                header["speed_mps"] = 2.0
+                header["label"] = self._label
+            slots.append(slot)
+        self.lane.publish(slots)
         taken_s = time.perf_counter() - started_s
         self._take()
-        return taken_s
+        return taken_s / SET_SIZE
 
     def gather(self) -> float:
         """One random batch with all its fields, checked for torn samples."""
@@ -153,9 +162,9 @@ class TorchRL:
     """torchrl's replay buffer on memory-mapped files in memory; set and drawn as it recommends."""
 
     def __init__(self, spec: SampleSpec, frames: Frames, directory: str) -> None:
-        import torch
-        from tensordict import TensorDict
-        from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
+        import torch  # pyright: ignore[reportMissingImports]
+        from tensordict import TensorDict  # pyright: ignore[reportMissingImports]
+        from torchrl import data  # pyright: ignore[reportMissingImports]
 
         self._frames = frames
         self._torch, self._dict = torch, TensorDict
@@ -165,18 +174,19 @@ class TorchRL:
             "history": torch.zeros(spec.history_length, spec.history_features),
             "label": torch.zeros(2),
         }
-        self._buffer = TensorDictReplayBuffer(
-            storage=LazyMemmapStorage(frames.num, scratch_dir=directory), batch_size=BATCH_SIZE
+        self._buffer = data.TensorDictReplayBuffer(
+            storage=data.LazyMemmapStorage(frames.num, scratch_dir=directory), batch_size=BATCH_SIZE
         )
-        for _ in range(frames.num):
+        for _ in range(frames.num // SET_SIZE):
             self.write()
 
     def write(self) -> float:
-        """Add one sample."""
-        frame = self._torch.from_numpy(self._frames.next())
+        """Add samples, one at a time as they come. Seconds per frame."""
+        frames = [self._torch.from_numpy(self._frames.next()) for _ in range(SET_SIZE)]
         started_s = time.perf_counter()
-        self._buffer.add(self._dict({"pixels": frame, **self._features}))
-        return time.perf_counter() - started_s
+        for frame in frames:
+            self._buffer.add(self._dict({"pixels": frame, **self._features}))
+        return (time.perf_counter() - started_s) / SET_SIZE
 
     def gather(self) -> float:
         """Draw one batch."""
@@ -315,7 +325,7 @@ def _rows(timings: dict[str, Timing], what: str, ceiling: str, ours: str) -> lis
 def main() -> None:
     """Measure and write ``results/pool.json``."""
     rows = [row for fmt in ("yuv420", "rgb") for row in bench(SampleSpec(pixel_format=fmt))]
-    write_results("pool", rows, "python -m benchmarks.bench_pool")
+    write_results("pool", rows, "taskset -c 1 python -m benchmarks.bench_pool")
 
 
 if __name__ == "__main__":

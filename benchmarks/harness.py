@@ -52,6 +52,9 @@ class Row:
     """Speed as a share of what the machine can do at all, 1 for all of it."""
     ratio_to: dict[str, float] | None = None
     """Speed over that of each peer, by its name; above 1 is faster than the peer."""
+    p99: float | None = None
+    """The worse end, for what has deadlines."""
+    worst: float | None = None
 
 
 def timing_of(durations_s: Sequence[float] | np.ndarray) -> Timing:
@@ -159,11 +162,18 @@ def _cpu_model() -> str:
 
 def format_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| what | median | p95 | unit | of ceiling | ratio to |", "|---|--:|--:|---|--:|---|"]
+    has_tail = any(row.worst is not None for row in rows)
+    tail, line = (" p99 | max |", "--:|--:|") if has_tail else ("", "")
+    lines = [f"| what | median | p95 |{tail} unit | of ceiling | ratio to |",
+             f"|---|--:|--:|{line}---|--:|---|"]  # fmt: skip
     for row in rows:
         share = "" if row.share_of_ceiling is None else f"{row.share_of_ceiling:.0%}"
         ratios = ", ".join(f"{peer} {ratio:.2f}×" for peer, ratio in (row.ratio_to or {}).items())
         numbers = f"{row.median:,.1f} | {row.p95:,.1f}"
+        if has_tail:
+            numbers += "".join(
+                " | " if value is None else f" | {value:,.1f}" for value in (row.p99, row.worst)
+            )
         lines.append(f"| {row.name} | {numbers} | {row.unit} | {share} | {ratios} |")
     return "\n".join(lines)
 

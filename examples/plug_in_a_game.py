@@ -1,7 +1,4 @@
-"""A game of your own: one class, handed to the collector. Start ``charles-train``, then this.
-
-The game is a car on a winding road without end, with an expert that keeps it in the middle.
-"""
+"""A game of your own (a winding road, an expert) in one class. Run charles-train, then this."""
 
 import numpy as np
 

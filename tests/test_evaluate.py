@@ -9,12 +9,13 @@ import pytest
 from rich.console import Console
 from tests.tiny_run import TinyRun, make_config
 
-from charles.config import EvaluateOptions, GameConfig, UnstuckConfig
+from charles.config import EvaluateOptions, GameConfig, PlayConfig, UnstuckConfig
 from charles.errors import CheckpointError, ConfigError
 from charles.evaluate import (
     DriverSpec,
     evaluate,
     find_run,
+    make_driver,
     make_report,
     newest_step,
     print_report,
@@ -143,21 +144,27 @@ def test_the_table_names_every_driver():
     assert "checkpoint 7" in text
 
 
-def test_evaluation_runs_end_to_end_and_is_repeatable(tmp_path):
-    run = TinyRun(tmp_path / "run")
-    run.save(5)
+def test_evaluation_runs_end_to_end_and_a_drive_is_the_same_in_any_process(tmp_path):
+    run = TinyRun(tmp_path / "run", play=PlayConfig(unstuck=UnstuckConfig(window_s=2.0)))
+    run.save(5, lambda leaf: leaf + 0.02)
     run.close()
-    reports = []
-    for name, path in (("a", run.directory), ("b", run.checkpoint_dir)):
-        options = EvaluateOptions(checkpoint=path, routes=2, json=tmp_path / f"{name}.json")
-        assert evaluate(options)["checkpoint_step"] == 5
-        reports.append(json.loads(options.json.read_text()))
-    assert reports[0] == reports[1]
-    assert reports[0]["npc"]["route_completion"]["mean"] > 0.9
-    assert reports[0]["straight"]["route_completion"]["mean"] < 0.6
-    assert [row["driver"] for row in reports[0]["routes"]] == (
-        ["driving"] * 2 + ["npc"] * 2 + ["straight"] * 2 + ["untrained"] * 2
-    )
+    options = EvaluateOptions(checkpoint=run.checkpoint_dir, routes=1, json=tmp_path / "r.json")
+    returned = evaluate(options)
+    report = json.loads(options.json.read_text())
+    assert report == returned
+    assert report["checkpoint_step"] == 5
+    assert report["npc"]["route_completion"]["mean"] > 0.9
+    assert report["straight"]["route_completion"]["mean"] < 0.6
+    names = [row["driver"] for row in report["routes"]]
+    assert names == ["driving", "npc", "straight", "untrained"]
+    spec = DriverSpec(name="driving", kind="policy", checkpoint_dir=run.checkpoint_dir, step=5)
+    (route,) = make_routes(1, first_seed=options.first_seed, game=run.config.game)
+    driver = make_driver(spec, run.config)
+    for _ in range(2):
+        drive = drive_route(
+            "driving", driver, route, game=run.config.game, unstuck=run.config.play.unstuck
+        )
+        assert drive.as_json() == report["routes"][0]
 
 
 def test_a_worker_raises_here_what_went_wrong_there(tmp_path):

@@ -42,7 +42,7 @@ def test_update_is_adam_on_clipped_gradients():
     state, reference_state = optimizer.init(PARAMS), reference.init(PARAMS)
     for scale in (1.0, 3.0, 0.01):
         grads = jax.tree.map(lambda leaf, by=scale: by * leaf, PARAMS)
-        norm = float(optax.global_norm(grads))
+        norm = float(optax.tree.norm(grads))
         clipped = jax.tree.map(lambda leaf, by=min(1, 0.5 / norm): by * leaf, grads)
         updates, state = optimizer.update(grads, state, PARAMS)
         expected, reference_state = reference.update(clipped, reference_state)

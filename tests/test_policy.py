@@ -14,7 +14,7 @@ from charles.policy import (
     Policy,
     blank_inputs,
     check_controls,
-    load_policy,
+    load_variables,
     to_controls,
 )
 
@@ -77,7 +77,9 @@ def test_twenty_swaps_change_the_prediction_and_compile_nothing(policy):
     inputs = blank_inputs(policy.spec)
     before, seen = policy.num_compilations(), set()
     for seed in range(20):
-        variables = changed(policy, lambda leaf, seed=seed: leaf + leaf.dtype.type(1e-3 * (1 + seed)))
+        variables = changed(
+            policy, lambda leaf, seed=seed: leaf + leaf.dtype.type(1e-3 * (1 + seed))
+        )
         policy.variables = policy.place(variables)
         seen.add(policy.predict(inputs)["steering"])
     assert len(seen) > 10
@@ -118,14 +120,14 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
     run = TinyRun(tmp_path / "run")
     run.save(3, lambda leaf: leaf + 1)
     run.close()
-    policy = load_policy(run.config, run.checkpoint_dir)
+    variables = load_variables(Policy(run.config), run.checkpoint_dir)
     saved = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, run.state.params)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(policy.variables["params"]), saved)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(variables["params"]), saved)
 
 
 def test_a_missing_checkpoint_is_one_clear_error(tmp_path):
     with pytest.raises(CheckpointError, match="Train first"):
-        load_policy(make_config(tmp_path), tmp_path / "checkpoints")
+        load_variables(Policy(make_config(tmp_path)), tmp_path / "checkpoints")
 
 
 def test_predictions_become_the_games_controls():

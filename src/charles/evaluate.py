@@ -13,9 +13,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -37,6 +38,10 @@ from charles.routes import (
 from charles.run import NOT_CONTRACT, as_data, read_run
 from charles.statistics import Estimate, compare, interval
 from charles.town.world import World
+
+if TYPE_CHECKING:  # both are heavy, and the NPC and the floor need neither
+    from charles.policy import Policy
+    from charles.town.render import Renderer
 
 DRIVERS = ("driving", "npc", "straight", "untrained")
 """The drivers of a report, the checkpoint first."""
@@ -62,14 +67,16 @@ class PolicyDriver:
     """A network at the wheel: sees the hood camera's picture, as the player does.
 
     Args:
-        policy: A :class:`charles.policy.Policy`.
-        renderer: Draws the frames; shared between drivers of one process.
+        policy: The network; may be shared between drivers, so that it is compiled once.
+        variables: This driver's parameters, as :meth:`charles.policy.Policy.place` returns them.
+        renderer: Draws the frames; may be shared too.
     """
 
-    def __init__(self, policy: Any, renderer: Any) -> None:
+    def __init__(self, policy: "Policy", variables: Any, renderer: "Renderer") -> None:
         from charles.policy import Observer
 
         self._policy = policy
+        self._variables = variables
         self._renderer = renderer
         self._observer = Observer(policy.spec)
 
@@ -88,7 +95,8 @@ class PolicyDriver:
 
         self._renderer.render(world.view(), self._observer.frame)
         telemetry = telemetry_of(world)
-        predictions = self._policy.predict(self._observer.observe(telemetry))
+        inputs = self._observer.observe(telemetry)
+        predictions = self._policy.predict(inputs, self._variables)
         self._observer.remember(telemetry)
         return to_controls(predictions, self._policy.spec.controls)
 
@@ -103,15 +111,23 @@ def make_driver(spec: DriverSpec, config: TrainConfig) -> Driver:
         return Npc()
     if spec.kind == "straight":
         return Straight()
-    from charles.policy import load_policy, make_untrained
+    from charles.policy import load_variables
+
+    policy, renderer = _eyes(config)
+    if spec.checkpoint_dir is None:
+        variables = policy.untrained(UNTRAINED_SEED)
+    else:
+        variables = load_variables(policy, spec.checkpoint_dir, spec.step)
+    return PolicyDriver(policy, variables, renderer)
+
+
+@cache
+def _eyes(config: TrainConfig) -> tuple["Policy", "Renderer"]:
+    """The network and the camera that the drivers of this process share."""
+    from charles.policy import Policy
     from charles.town.render import Renderer
 
-    if spec.checkpoint_dir is None:
-        policy = make_untrained(config, UNTRAINED_SEED)
-    else:
-        policy = load_policy(config, spec.checkpoint_dir, spec.step)
-    renderer = Renderer(config.frame.height, config.frame.width)
-    return PolicyDriver(policy, renderer)
+    return Policy(config), Renderer(config.frame.height, config.frame.width)
 
 
 _drivers: dict[DriverSpec, Driver] = {}

@@ -200,24 +200,14 @@ def to_controls(predictions: Mapping[str, float], controls: tuple[str, ...]) -> 
     return np.clip(np.asarray(values, np.float32), -1.0, 1.0)
 
 
-def load_policy(config: TrainConfig, checkpoint_dir: Path, step: int | None = None) -> Policy:
-    """A policy with the parameters of a checkpoint, the newest by default.
+def load_variables(policy: Policy, checkpoint_dir: Path, step: int | None = None) -> Variables:
+    """Parameters of a checkpoint, the newest by default, placed for ``policy``.
 
     Raises:
         CheckpointError: There is none, or it is of another network or not finite.
     """
-    policy = Policy(config)
-    checkpoints = Checkpoints(checkpoint_dir)
-    variables = checkpoints.restore_variables(policy.abstract_variables, step)
+    variables = Checkpoints(checkpoint_dir).restore_variables(policy.abstract_variables, step)
     problem = policy.check(variables, recent=())
     if problem:
         raise CheckpointError(f"The checkpoint in {checkpoint_dir} cannot drive: {problem}.")
-    policy.variables = policy.place(variables)
-    return policy
-
-
-def make_untrained(config: TrainConfig, seed: int) -> Policy:
-    """A policy with parameters as training starts from."""
-    policy = Policy(config)
-    policy.variables = policy.untrained(seed)
-    return policy
+    return policy.place(variables)

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable
 
 from charles.config import (
+    BalancingConfig,
     CheckpointConfig,
     CollectConfig,
     DataConfig,
@@ -55,8 +56,9 @@ def tiny() -> TrainConfig:
     return TrainConfig(
         frame=FrameConfig(height=36, width=64),
         game=GameConfig(vehicles=2, pedestrians=2),
-        data=DataConfig(buffer_capacity=64, slots_per_collector=64, max_collectors=3,
-                        history_length=4),
+        data=DataConfig(buffer_capacity=64, keep_fraction=0.5, slots_per_collector=64,
+                        max_collectors=3, history_length=4,
+                        balancing=BalancingConfig(patience=40)),
         network=NetworkConfig(input_height=24, input_width=48, widths=(8, 8), neck=4, dense=(16,),
                               condition=8),
         optimizer=OptimizerConfig(warmup_steps=2),

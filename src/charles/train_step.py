@@ -94,7 +94,7 @@ def make_train_step(
             opt_state=opt_state,
             key=state.key,
         )
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         is_finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
         kept = jax.tree.map(lambda after, before: jnp.where(is_finite, after, before), new, state)
         more = {

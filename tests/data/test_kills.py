@@ -1,5 +1,6 @@
 """Processes killed at random moments: no torn sample, no lost slot, no block left."""
 
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ NUM_SLOTS = 64
 NUM_KILLS = 20
 NUM_ALIVE = 3
 
-ENVIRONMENT = {"PYTHONPATH": "src"}
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def stamp(header, pixels, number):

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -32,7 +33,7 @@ def run_python(code: str, *arguments: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": "src"},
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
 

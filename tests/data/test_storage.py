@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from charles.sample import SampleSpec
 
 SPEC = SampleSpec(height=16, width=16, history_length=3)
 NAMES = ("acceleration_braking", "steering")
-ENVIRONMENT = {"PYTHONPATH": "src"}
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def make_sample(number, spec=SPEC):

@@ -15,6 +15,7 @@ import numpy as np
 
 from charles.data.buffers import Draw
 from charles.data.pool import Pool
+from charles.data.rings import fence
 from charles.sample import SampleSpec
 
 HostBatch = dict[str, np.ndarray]
@@ -30,9 +31,9 @@ _FIELDS = {"speed": "speed_mps", "purpose": "purpose", "history": "history", "la
 
 def make_batch(spec: SampleSpec, batch_size: int) -> HostBatch:
     """Memory for one batch, to gather into."""
-    batch = {"pixels": np.zeros((batch_size, *spec.pixels_shape), np.uint8)}
-    headers: np.ndarray = np.zeros(batch_size, spec.header_dtype)
-    return batch | {key: headers[name].copy() for key, name in _FIELDS.items()}
+    headers = np.zeros(batch_size, spec.header_dtype)
+    batch = {key: headers[name].copy() for key, name in _FIELDS.items()}
+    return {"pixels": np.zeros((batch_size, *spec.pixels_shape), np.uint8), **batch}
 
 
 def gather(pool: Pool, slots: np.ndarray, out: HostBatch) -> np.ndarray:
@@ -46,8 +47,10 @@ def gather(pool: Pool, slots: np.ndarray, out: HostBatch) -> np.ndarray:
     Returns:
         Which samples were whole before and after the copy, bool ``[B]``; others are torn.
     """
-    begins = pool.begins[slots]
-    is_whole = pool.whole(slots)
+    # A sample is whole if its writer had ended before the copy and none had begun after it: the
+    # last number as it was, the first number as it is.
+    ends = pool.ends[slots]
+    fence()
     # One copy per frame: fancy indexing would first make another array of the whole batch.
     source, target = pool.pixels, out["pixels"]
     for number, slot in enumerate(slots.tolist()):
@@ -55,7 +58,8 @@ def gather(pool: Pool, slots: np.ndarray, out: HostBatch) -> np.ndarray:
     headers = pool.headers[slots]
     for key, name in _FIELDS.items():
         out[key][...] = headers[name]
-    return is_whole & pool.whole(slots) & (pool.begins[slots] == begins)
+    fence()
+    return (pool.begins[slots] == ends) & (ends > 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,16 +68,17 @@ class Writing:
     the block normally makes the slot whole, an exception leaves it torn.
     """
 
-    __slots__ = ("_pool", "_sequence", "_slot")
+    __slots__ = ("_begin_at", "_end_at", "_pool", "_sequence", "_slot")
 
-    def __init__(self, pool: "Pool", slot: int, sequence: int) -> None:
+    def __init__(self, pool: "Pool", slot: int, sequence: int | None) -> None:
         self._pool = pool
         self._slot = slot
-        self._sequence = sequence
+        self._begin_at, self._end_at = pool.words_of(slot)
+        self._sequence = pool.words[self._begin_at] + 1 if sequence is None else sequence
 
     def __enter__(self) -> tuple[np.void, np.ndarray]:
         pool, slot = self._pool, self._slot
-        pool.words[pool.begin_at(slot)] = self._sequence
+        pool.words[self._begin_at] = self._sequence
         fence()
         return pool.headers[slot], pool.pixels[slot]
 
@@ -89,7 +90,7 @@ class Writing:
     ) -> None:
         if kind is None:
             fence()
-            self._pool.words[self._pool.end_at(self._slot)] = self._sequence
+            self._pool.words[self._end_at] = self._sequence
 
 
 class Pool:
@@ -115,7 +116,7 @@ class Pool:
         self.spec = spec
         self.block = block
         num, stride, sample = spec.num_slots, spec.slot_bytes, spec.sample
-        self.headers = np.ndarray(num, sample.header_dtype, block.buffer, 0, stride)
+        self.headers: np.ndarray = np.ndarray(num, sample.header_dtype, block.buffer, 0, stride)
         inner = np.empty(sample.pixels_shape, np.uint8).strides
         shape = (num, *sample.pixels_shape)
         self.pixels = np.ndarray(shape, np.uint8, block.buffer, spec.pixels_at, (stride, *inner))
@@ -144,13 +145,10 @@ class Pool:
         """
         return cls(spec, Block.attach(spec.name))
 
-    def begin_at(self, slot: int) -> int:
-        """Index in ``words`` of a slot's first sequence number."""
-        return slot * self._slot_words + self._begin_word
-
-    def end_at(self, slot: int) -> int:
-        """Index in ``words`` of a slot's last sequence number."""
-        return slot * self._slot_words + self._end_word
+    def words_of(self, slot: int) -> tuple[int, int]:
+        """Indices in ``words`` of a slot's first and last sequence number."""
+        start = slot * self._slot_words
+        return start + self._begin_word, start + self._end_word
 
     def writing(self, slot: int, sequence: int | None = None) -> Writing:
         """Write a slot that this process holds, in a ``with`` block.
@@ -159,8 +157,6 @@ class Pool:
             slot: Slot number.
             sequence: A number above all that were used for this slot; the next one by default.
         """
-        if sequence is None:
-            sequence = self.words[self.begin_at(slot)] + 1
         return Writing(self, slot, sequence)
 
     def put(self, slot: int, header: np.void, pixels: np.ndarray) -> None:
@@ -251,23 +247,22 @@ class Lane:
         Raises:
             SharedMemoryError: A slot is not claimed, or not whole.
         """
-        taken = set(slots)
-        if len(taken) != len(slots) or not taken <= self._claimed:
+        if len(set(slots)) != len(slots) or not self._claimed.issuperset(slots):
             raise SharedMemoryError(
                 f"Published slots must be claimed ones, each once, got {list(slots)} "
                 f"with {sorted(self._claimed)} claimed."
             )
-        words, begin_at, end_at = self.pool.words, self.pool.begin_at, self.pool.end_at
-        if any(words[begin_at(slot)] != words[end_at(slot)] for slot in slots):
-            raise SharedMemoryError(
-                f"Published slots must be whole, got a torn one among {list(slots)}."
-            )
+        words = self.pool.words
+        for slot in slots:
+            begin_at, end_at = self.pool.words_of(slot)
+            if words[begin_at] != words[end_at]:
+                raise SharedMemoryError(f"A published slot must be whole, got torn {slot}.")
         if not self._filled.push(slots):
             raise SharedMemoryError(
                 f"A lane must hold at most its quota of {self.spec.quota} slots, got "
                 f"{len(self._filled)} published and {len(slots)} more."
             )
-        self._claimed -= taken
+        self._claimed.difference_update(slots)
 
     def give_back(self, slot: int) -> None:
         """Return a claimed slot to this collector's own stock, whatever it holds.

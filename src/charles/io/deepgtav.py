@@ -56,7 +56,7 @@ class DeepGTAVOptions:
     """Pairs that come this soon after a change of scene may be older than it and are dropped."""
     dead_start_s: float = 15.0
     """A car that has not moved this long after its NPC began never will."""
-    constant_s: float = 10.0
+    constant_s: float = 5.0
     """Controls that stay exactly the same for so long while the car moves are garbage."""
     refused_limit: int = 60
     """So many unusable pairs in a row are not an accident."""

@@ -67,6 +67,7 @@ def functionalize(
     abstract = nnx.eval_shape(lambda: make_module(nnx.Rngs(0)))
     structure, params_like, stats_like = nnx.split(abstract, nnx.Param, nnx.BatchStat)
 
+    @jax.jit  # op by op it would compile dozens of small programs
     def init(key: Array) -> Variables:
         _, params, stats = nnx.split(make_module(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
         return {"params": nnx.to_pure_dict(params), "stats": nnx.to_pure_dict(stats)}

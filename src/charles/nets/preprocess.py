@@ -172,9 +172,9 @@ def augment(batch: Batch, config: AugmentConfig, controls: Sequence[str], key: A
     light = 2 * config.brightness * _uniform(light_key, size)
     contrast = 1 + config.contrast * _uniform(contrast_key, size)
     image = jnp.clip(image * contrast + light, -1, 1)
-    is_flipped = jax.random.bernoulli(flip_key, config.flip, (size,))
+    is_flipped = jax.random.uniform(flip_key, (size,)) < config.flip
     image = jnp.where(is_flipped[:, None, None, None], image[:, :, ::-1], image)
-    is_hidden = jax.random.bernoulli(speed_key, config.hide_speed, (size,))
+    is_hidden = jax.random.uniform(speed_key, (size,)) < config.hide_speed
     mirrored = {
         "image": image,
         "label": _mirror(batch["label"], is_flipped, _control_signs(controls)),

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from charles.town.layout import Building, Junction, Road, TownMap
+from charles.town.map import PAVEMENT_M, arc_length
 
 Colour = tuple[int, int, int]
-Point = Sequence[float]
+Point = Sequence[float] | np.ndarray
 Cell = tuple[int, int]
 
 CELL_M = 64.0
 """Side of the square cells in which flat ground is merged, and culled as one."""
-PAVEMENT_M = 3.0
 LAYERS = ("pavement", "kerb", "asphalt", "marking")
 """Flat ground, in the order it is painted: each covers the one before."""
 
@@ -143,7 +143,7 @@ def _parallels(road: Road) -> tuple[np.ndarray, np.ndarray]:
     step = np.gradient(road.centre, axis=0)
     step /= np.hypot(*step.T)[:, None]
     heading = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
-    along = _along(road)
+    along = arc_length(road.centre)
     kept = [0]
     for i in range(1, len(along) - 1):
         length, turn = along[i + 1] - along[kept[-1]], abs(heading[i + 1] - heading[kept[-1]])
@@ -177,17 +177,13 @@ def _add_road(layers: dict[str, dict[Cell, Mesh]], road: Road) -> None:
 
 def _add_dashes(marking: dict[Cell, Mesh], road: Road, offset_m: float) -> None:
     """Dashes of 3 m every 8 m, ``offset_m`` to the left of the centre."""
-    along = _along(road)
+    along = arc_length(road.centre)
     for start in np.arange(2.0, along[-1] - 5.0, 8.0):
         a, left = _frame_at(road, along, start)
         b, left_b = _frame_at(road, along, start + 3.0)
         near, far = offset_m - _LINE_M / 2, offset_m + _LINE_M / 2
         corners = (a + near * left, b + near * left_b, b + far * left_b, a + far * left)
         marking[cell_of(a)].flat(corners, _WHITE)
-
-
-def _along(road: Road) -> np.ndarray:
-    return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(road.centre, axis=0).T))])
 
 
 def _frame_at(road: Road, along: np.ndarray, place_m: float) -> tuple[np.ndarray, np.ndarray]:
@@ -202,7 +198,7 @@ def _frame_at(road: Road, along: np.ndarray, place_m: float) -> tuple[np.ndarray
 
 def _add_patches(asphalt: dict[Cell, Mesh], road: Road, rng: np.random.Generator) -> None:
     """Mended places: without them nothing on an empty street would show how fast one drives."""
-    along = _along(road)
+    along = arc_length(road.centre)
     for place in np.arange(3.0, along[-1] - 4.0, 6.0):
         point, left = _frame_at(road, along, place + rng.uniform(-2.0, 2.0))
         ahead = np.array([left[1], -left[0]])
@@ -216,7 +212,7 @@ def _add_patches(asphalt: dict[Cell, Mesh], road: Road, rng: np.random.Generator
 
 def _add_stop_lines(marking: dict[Cell, Mesh], road: Road, town: TownMap) -> None:
     """A bar across the lanes that enter a junction, before its crosswalk where there is one."""
-    along = _along(road)
+    along = arc_length(road.centre)
     middles = [((c.start + c.end) / 2.0, c.width_m) for c in town.crosswalks]
     for is_last in (False, True):
         end = road.centre[-1 if is_last else 0]
@@ -271,9 +267,11 @@ def make_building(building: Building, *, num_strips: int, bay_m: float, strip_m:
         top = base + 0.985 * min(height / strip_m, 1.0) / (2.0 * num_strips)
         across = max(1, round((width, depth)[side % 2] / bay_m)) / 16.0
         shift = building.style % 16 / 16.0
-        mesh.polygon(((ax, ay, 0), (bx, by, 0), (bx, by, height), (ax, ay, height)), (255,) * 3)
+        mesh.polygon(
+            ((ax, ay, 0), (bx, by, 0), (bx, by, height), (ax, ay, height)), (255, 255, 255)
+        )
         mesh.uvs += [(shift, base), (shift + across, base), (shift + across, top), (shift, top)]
-    mesh.polygon([(px, py, height) for px, py in plan], (255,) * 3)
+    mesh.polygon([(px, py, height) for px, py in plan], (255, 255, 255))
     # A wall's own top edge has no window in it: the roof takes its colour.
     mesh.uvs += [(0.0, (2 * strip + 0.995) / (2.0 * num_strips))] * 4
     return mesh
@@ -294,14 +292,12 @@ def make_tree(seed: int) -> Mesh:
         loops.append(
             [(r * math.cos(a), r * math.sin(a), height) for a, r in zip(angles, reach, strict=True)]
         )
-    for k, (low, high) in enumerate(itertools.pairwise(loops)):
-        for i in range(5):
-            j = (i + 1) % 5
-            light = (0.62 + 0.24 * k) * (1.0 + 0.16 * math.cos(2.0 * math.pi * i / 5.0 - 0.9))
-            mesh.polygon((low[i], low[j], high[j], high[i]), shade(green, light))
-    for i in range(5):
-        mesh.polygon((loops[-1][i], loops[-1][(i + 1) % 5], (0.0, 0.0, 0.98)), shade(green, 1.15))
-    mesh.polygon(loops[0][::-1], shade(green, 0.45))
+    for light, (low, high) in zip((0.62, 0.86), itertools.pairwise(loops), strict=True):
+        turns = [2.0 * math.pi * i / 5.0 - 0.9 for i in range(5)]
+        sides = [shade(green, light * (1.0 + 0.16 * math.cos(t))) for t in turns]
+        mesh.prism(low, high, sides, green)
+    for a, b in itertools.pairwise([*loops[-1], loops[-1][0]]):
+        mesh.polygon((a, b, (0.0, 0.0, 0.98)), shade(green, 1.1))
     return mesh
 
 
@@ -420,7 +416,7 @@ def lamp_post_places(town: TownMap) -> list[tuple[float, float, float]]:
     """Street lamps on alternating pavements: x, y and the heading of their arm."""
     places = []
     for road in town.roads:
-        along = _along(road)
+        along = arc_length(road.centre)
         for i, place in enumerate(np.arange(9.0, along[-1] - 6.0, 24.0)):
             side = 1.0 if i % 2 else -1.0
             point, left = _frame_at(road, along, place)

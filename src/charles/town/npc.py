@@ -113,7 +113,7 @@ def _free_speed(sight: Sight, bearing: float) -> float:
 
 
 def _yield_to_vehicle(sight: Sight, body: Body, target: float) -> float:
-    target = _keep_behind(sight, body, target)
+    target = _keep_off(sight, body, _keep_behind(sight, body, target))
     if sight.junction is None or body.speed_mps < 0.3:
         return target
     x, y, radius = sight.junction
@@ -139,6 +139,20 @@ def _keep_behind(sight: Sight, body: Body, target: float) -> float:
     return _blend(target, _safe_speed(gap - 3.0, lead), weight)
 
 
+def _keep_off(sight: Sight, body: Body, target: float) -> float:
+    """While off the path, lower ``target`` for what is in front of the bonnet instead."""
+    car = sight.car
+    cos, sin = math.cos(car.heading), math.sin(car.heading)
+    dx, dy = body.x - car.x, body.y - car.y
+    turn = body.heading - car.heading
+    long, wide = abs(math.cos(turn)), abs(math.sin(turn))
+    gap = dx * cos + dy * sin - (LENGTH_M + LENGTH_M * long + WIDTH_M * wide) / 2.0
+    across = abs(dx * sin - dy * cos) - (WIDTH_M + LENGTH_M * wide + WIDTH_M * long) / 2.0
+    astray = 1.0 - _fade(abs(sight.located.right_m), 0.8, 1.6)
+    lead = max(body.speed_mps * math.cos(turn), 0.0)
+    return _blend(target, _safe_speed(gap - 1.5, lead), astray * _fade(across, 0.0, 0.4))
+
+
 def _yield_to_pedestrian(sight: Sight, body: Body, target: float) -> float:
     at = _look_ahead(sight, body.x, body.y)
     gap = at.ahead_m - LENGTH_M / 2.0 - 0.4
@@ -160,7 +174,7 @@ def _safe_speed(gap_m: float, lead_mps: float) -> float:
 def _look_ahead(sight: Sight, x: float, y: float) -> _Ahead:
     route, located = sight.route, sight.located
     xs, ys = route.x, route.y
-    first = located.index
+    first = located.nearest
     best, least = first, math.inf
     for i in range(first, min(first + _AHEAD_POINTS, len(xs) - 1)):
         dx, dy = xs[i] - x, ys[i] - y

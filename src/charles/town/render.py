@@ -4,7 +4,7 @@ import math
 from typing import Literal
 
 import numpy as np
-from panda3d import core
+from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
 
 from charles.errors import GameError, require
 from charles.town import meshes, sky
@@ -24,7 +24,7 @@ VIEWS: dict[str, View] = {
 }
 _SILENCE = "notify-level-x11display fatal"
 """Panda3D looks for a display that we do not need, and would say that there is none."""
-_FAR_M, _FAR_IN_FOG_M = 160.0, 110.0
+_FAR_M, _FAR_IN_FOG_M = 140.0, 100.0
 
 
 class Renderer:
@@ -79,14 +79,14 @@ class Renderer:
         Raises:
             GameError: ``out`` has another shape, type or memory order.
         """
-        self._check(out)
+        buffer = self._check(out)
         hour = round(view.time_of_day_h / sky.HOUR_STEP) * sky.HOUR_STEP
         light = sky.light_at(view.weather, hour)
         place = self._aim(view, VIEWS[camera])
         self._scene.update(view, light, place, with_ego=camera == "chase")
         self._show_bonnet(view.ego.style, light, is_shown=camera == "hood")
         self._lens.set_near_far(0.3, _FAR_IN_FOG_M if light.haze_m < 50.0 else _FAR_M)
-        self._buffer.set_clear_color((*self._scene.background(light), 0.0))
+        buffer.set_clear_color((*self._scene.background(light), 0.0))
         self._engine.render_frame()
         raw = np.frombuffer(memoryview(self._picture.get_ram_image()), np.uint8)
         weather = self._weather(camera, view.weather, hour)
@@ -98,7 +98,8 @@ class Renderer:
             self._engine.remove_window(self._buffer)
             self._buffer = None
 
-    def _check(self, out: np.ndarray) -> None:
+    def _check(self, out: np.ndarray) -> core.GraphicsOutput:
+        """Refuse foreign memory; what there is to draw into."""
         if out.shape != (*self._shape, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
             height, width = self._shape
             raise GameError(
@@ -107,6 +108,7 @@ class Renderer:
             )
         if self._buffer is None:
             raise GameError("Renderer must be open to draw, got one that is closed.")
+        return self._buffer
 
     def _aim(self, view: WorldView, seat: View) -> tuple[float, float]:
         ego = view.ego

@@ -54,7 +54,7 @@ class Lane:
     """Crosswalks over it, by number, and where along it they are."""
 
     def pose(self, place_m: float) -> tuple[float, float, float]:
-        """Position and heading at ``place_m`` along it."""
+        """Position and heading at ``place_m`` along it; beyond its ends, straight on."""
         last = len(self.x) - 1
         at = place_m / self.length_m * last
         i = 0 if at <= 0.0 else last - 1 if at >= last else int(at)
@@ -261,8 +261,8 @@ class Leg(NamedTuple):
 class Located(NamedTuple):
     """A place relative to a route."""
 
-    index: int
-    """Nearest point of the route."""
+    nearest: int
+    """Number of the nearest point of the route."""
     along_m: float
     right_m: float
     """Cross-track error, positive to the right of the route."""
@@ -329,17 +329,17 @@ class Route:
         i, f = self._between(along_m)
         return self.speed_mps[i] + f * (self.speed_mps[i + 1] - self.speed_mps[i])
 
-    def next_leg(self, along_m: float) -> Leg | None:
-        """The junction whose marker is the next one ahead, or ``None`` if the goal comes first."""
-        for leg in self.legs[max(bisect_right(self.legs, (along_m,)) - 1, 0) :]:
-            if leg.exit_m + MARKER_M > along_m:
-                return leg if leg.exit_m + MARKER_M <= self.end_m else None
+    def leg_after(self, along_m: float, past_m: float) -> Leg | None:
+        """The first junction whose far rim is not yet ``past_m`` behind."""
+        for i in range(max(bisect_right(self.legs, (along_m,)) - 1, 0), len(self.legs)):
+            if self.legs[i].exit_m + past_m > along_m:
+                return self.legs[i]
         return None
 
     def marker(self, along_m: float) -> tuple[float, float]:
         """Where the target marker stands for a car ``along_m`` from the start."""
-        leg = self.next_leg(along_m)
-        return self.point(self.end_m if leg is None else leg.exit_m + MARKER_M)
+        leg = self.leg_after(along_m, MARKER_M)
+        return self.point(self.end_m if leg is None else min(leg.exit_m + MARKER_M, self.end_m))
 
     def lanes_at(self, along_m: float) -> list[int]:
         """The lanes of the route around ``along_m`` from its start."""

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from panda3d import core
+from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
 
 from charles.town import meshes, sky
 from charles.town.layout import Body, TownMap, WorldView
@@ -30,13 +30,15 @@ def upload(mesh: Mesh) -> core.NodePath:
     kinds = [("point", "<f4", 3), ("colour", "u1", 4)] + [("uv", "<f4", 2)] * is_textured
     rows = np.empty(len(mesh.points), dtype=kinds)
     rows["point"], rows["colour"] = mesh.points, mesh.colours
-    layout = core.GeomVertexFormat.get_v3c4t2() if is_textured else core.GeomVertexFormat.get_v3c4()
     if is_textured:
         rows["uv"] = mesh.uvs
+    # Neighbours share corners: the software renderer spends most of its time on moving corners.
+    rows, corners = np.unique(rows.view(f"V{rows.itemsize}"), return_inverse=True)
+    layout = core.GeomVertexFormat.get_v3c4t2() if is_textured else core.GeomVertexFormat.get_v3c4()
     data = core.GeomVertexData("mesh", layout, core.Geom.UH_static)
     data.unclean_set_num_rows(len(rows))
     data.modify_array_handle(0).copy_data_from(rows.tobytes())
-    corners = np.asarray(mesh.triangles, dtype=np.uint16).ravel()
+    corners = corners[np.asarray(mesh.triangles).ravel()].astype(np.uint16)
     triangles = core.GeomTriangles(core.Geom.UH_static)
     triangles.set_index_type(core.GeomEnums.NT_uint16)
     array = triangles.modify_vertices()
@@ -324,11 +326,12 @@ class Scene:
         self._atlas.set_magfilter(core.SamplerState.FT_nearest)
         if self._sky is not None:
             self._sky.remove_node()
-        self._sky = upload(sky.make_sky(light, seed))
-        self._sky.reparent_to(self.root)
-        self._sky.set_attrib(core.ShadeModelAttrib.make(core.ShadeModelAttrib.M_smooth))
-        self._sky.set_two_sided(True)
-        _paint_flat(self._sky, 0)
+        dome = upload(sky.make_sky(light, seed))
+        dome.reparent_to(self.root)
+        dome.set_attrib(core.ShadeModelAttrib.make(core.ShadeModelAttrib.M_smooth))
+        dome.set_two_sided(True)
+        _paint_flat(dome, 0)
+        self._sky = dome
 
     def background(self, light: Light) -> np.ndarray:
         """Colour of bare ground, float64 ``[3]`` in 0..1."""

@@ -216,9 +216,8 @@ def _facade_layers() -> tuple[np.ndarray, np.ndarray]:
         wall *= rng.uniform(0.95, 1.05, (height, width, 1))
         wall[::_TEXELS] = style.trim
         glow = np.zeros_like(wall)
-        for floor in range(FLOORS):
-            for bay in range(BAYS):
-                _add_window(wall, glow, style, floor, bay, rng)
+        for floor, bay in itertools.product(range(FLOORS), range(BAYS)):
+            _add_window(wall, glow, style, (floor, bay), rng)
         wall[-3:] = style.trim
         albedo[k] = wall, wall * _SHADED
         lit[k] = glow
@@ -228,9 +227,13 @@ def _facade_layers() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _add_window(
-    wall: np.ndarray, glow: np.ndarray, style: _Style, floor: int, bay: int,
+    wall: np.ndarray,
+    glow: np.ndarray,
+    style: _Style,
+    place: tuple[int, int],
     rng: np.random.Generator,
-) -> None:  # fmt: skip
+) -> None:
+    floor, bay = place
     left, right, bottom, top = style.window
     if floor == 0 and style.is_shop:
         left, right, bottom, top = 1, 15, 1, 12
@@ -251,7 +254,8 @@ def _add_window(
 def facade_atlas(light: Light) -> np.ndarray:
     """All façades in ``light``, uint8 BGRA ``[H, W, 4]``, first row at the bottom."""
     albedo, lit = _facade_layers()
-    blue, green, red = light.tint[::-1].tolist()
-    by_day = cv2.multiply(albedo, (blue, green, red, 0.0))
+    by_day = np.empty_like(albedo)
+    for channel, factor in enumerate(light.tint[::-1].tolist()):
+        by_day[..., channel] = cv2.convertScaleAbs(albedo[..., channel], alpha=factor)
     shed = cv2.convertScaleAbs(lit, alpha=min(1.0, 1.3 * light.lamps))
     return cv2.cvtColor(cv2.max(by_day, shed), cv2.COLOR_BGR2BGRA)

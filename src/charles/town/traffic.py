@@ -87,7 +87,8 @@ class Traffic:
         for vehicle in self.vehicles:
             away = math.hypot(vehicle.pose[0] - ego.x, vehicle.pose[1] - ego.y)
             is_lost = away > FAR_M + 20.0 or vehicle.wreck_s > _WRECK_S
-            is_stuck = vehicle.waited_s > _PATIENCE_S and not is_seen(*vehicle.pose[:2])
+            is_stuck = vehicle.waited_s > _PATIENCE_S
+            is_stuck = is_stuck and (vehicle.waited_s > 30.0 or not is_seen(*vehicle.pose[:2]))
             if is_lost or is_stuck:
                 place = self._find_place(ego, is_seen)
                 if place is not None:
@@ -226,13 +227,12 @@ class Traffic:
         return math.inf
 
     def _pose_ahead(self, vehicle: Vehicle, ahead_m: float) -> tuple[float, float, float]:
-        place = vehicle.place_m + ahead_m
-        for number in vehicle.path:
-            lane = self._graph.lanes[number]
-            if place <= lane.length_m:
-                return lane.pose(place)
-            place -= lane.length_m
-        return lane.pose(lane.length_m)
+        place, depth = vehicle.place_m + ahead_m, 0
+        lane = self._graph.lanes[vehicle.path[0]]
+        while place > lane.length_m and depth + 1 < len(vehicle.path):
+            place, depth = place - lane.length_m, depth + 1
+            lane = self._graph.lanes[vehicle.path[depth]]
+        return lane.pose(place)
 
     def _advance(self, vehicle: Vehicle, target: float) -> None:
         before = vehicle.speed_mps

@@ -196,7 +196,7 @@ class World:
                 else None,
             )
             self._label = npc.act(sight)
-        return self._label
+        return self._label.copy()
 
     def purpose(self) -> np.ndarray:
         """Direction (radians, positive right) and distance (m) of the marker, float32 ``[2]``."""
@@ -273,10 +273,7 @@ class World:
 
     def _leg(self) -> Leg | None:
         """The junction that the ego is in or comes to next."""
-        for leg in self._route.legs:
-            if leg.exit_m + LENGTH_M / 2.0 > self._along_m:
-                return leg
-        return None
+        return self._route.leg_after(self._along_m, LENGTH_M / 2.0)
 
     def _step_others(self) -> None:
         leg = self._leg()
@@ -301,7 +298,7 @@ class World:
     def _follow_route(self) -> None:
         """Find the ego on its route; extend an endless route, or begin another if it is astray."""
         car, is_endless = self._car, self.config.route_length_m is None
-        self._located = self._route.locate(car.x, car.y, self._located.index)
+        self._located = self._route.locate(car.x, car.y, self._located.nearest)
         x, y = self._route.point(self._located.along_m)
         astray = math.hypot(car.x - x, car.y - y)
         if is_endless and astray > _ASTRAY_M and self._steps % 10 == 0:

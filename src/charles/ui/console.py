@@ -92,9 +92,9 @@ class PlayView:
     pps: float = 0.0
     """Predictions per second."""
     state: str = ""
-    """Shown instead of the predictions while there are none: ``waiting for a checkpoint``."""
+    """Shown alone while nothing is predicted: ``waiting for a checkpoint``."""
     note: str = ""
-    """What a person should know: why new parameters were refused."""
+    """What a person should know: why the newest parameters were refused."""
 
 
 class _Screen(Protocol):
@@ -137,12 +137,15 @@ class _LineScreen:
     ) -> None:
         self.interval_s = interval_s
         self._to_text = to_text
-        self._file = console.file
+        self._file, self._width = console.file, console.width
         self._is_rewriting = is_rewriting
 
     def draw(self, view: object) -> None:
         text = self._to_text(view)
-        self._file.write(f"\r\x1b[2K{text}" if self._is_rewriting else f"{text}\n")
+        if self._is_rewriting:  # a text that wraps could not be written over
+            self._file.write(f"\r\x1b[2K{text[: self._width - 1]}")
+        else:
+            self._file.write(f"{text}\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -284,13 +287,13 @@ def play_line(view: PlayView) -> str:
         ...                    fps=30.2, pps=18.1))
         'str: -0.3056(-0.0593), FPS: 30.2, PPS: 18.1'
     """
+    notes = [view.note] if view.note else []
+    if view.state:
+        return ", ".join([view.state, *notes])
     parts = [
         f"{SHORT_NAMES.get(name, name)}: {raw:7.4f}({view.translated.get(name, 0.0):7.4f})"
         for name, raw in view.predictions.items()
     ]
-    if view.state:
-        parts = [view.state]
-    notes = [view.note] if view.note else []
     return ", ".join([*parts, f"FPS: {view.fps:.1f}", f"PPS: {view.pps:.1f}", *notes])
 
 
@@ -302,8 +305,10 @@ def buffers_line(view: TrainView) -> str:
 
 def train_lines(view: TrainView) -> str:
     """The trainer's plain lines: the step, the buffers, who is there and what is wrong."""
-    scores = [f"{name} loss {loss:.4f} MAE {view.errors.get(name, 0.0):.4f}"
-              for name, loss in view.losses.items()]  # fmt: skip
+    scores = [
+        f"{name} loss {_figure(view.losses, name)} MAE {_figure(view.errors, name)}"
+        for name in view.buffers
+    ]
     states = [f"{peer.role} {peer.id} {peer.state} {peer.rate_hz:.1f}/s" for peer in view.peers]
     lines = [
         ", ".join([f"step {view.step}/{view.steps}", *scores, rates_text(view)]),
@@ -398,7 +403,7 @@ def render_train(view: TrainView) -> RenderableType:
     if view.pause:
         parts.append(Text(view.pause, style="bold yellow"))
     parts.append(_peers_table(view.peers))
-    parts += [Text(note, style="red") for note in view.notes]
+    parts += [Text(note) for note in view.notes]
     return Group(*parts)
 
 
@@ -413,8 +418,8 @@ def _outputs_table(view: TrainView) -> Table:
             name,
             f"{size}/{view.capacity}",
             ProgressBar(total=view.capacity, completed=size, width=16),
-            f"{view.losses[name]:.4f}" if name in view.losses else "",
-            f"{view.errors[name]:.4f}" if name in view.errors else "",
+            _figure(view.losses, name),
+            _figure(view.errors, name),
             Text("") if report is None else bin_bars(report),
         )
     return table
@@ -459,6 +464,12 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def _figure(values: Mapping[str, float], name: str) -> str:
+    """A loss or an error, or a dash while there is none."""
+    value = values.get(name, float("nan"))
+    return "-" if value != value else f"{value:.4f}"
 
 
 def _short(value: str | float) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from charles.config import TrainConfig
 from charles.evaluate import UNTRAINED_SEED, PolicyDriver, newest_step
-from charles.policy import Policy, load_policy, make_untrained
+from charles.policy import Policy, Variables, load_variables
 from charles.routes import RATE_HZ, Drive, Driver, Npc, Route, make_routes
 from charles.town.render import Renderer
 from charles.ui.film import Film
@@ -36,10 +36,10 @@ _FONT = cv2.FONT_HERSHEY_DUPLEX
 
 def film_drives(
     path: Path,
-    policies: dict[str, Policy | None],
+    drivers: dict[str, Variables | None],
     route: Route,
     *,
-    config: TrainConfig,
+    policy: Policy,
     seconds: float,
     stills_s: Sequence[float] = STILLS_S,
 ) -> list[Path]:
@@ -47,21 +47,23 @@ def film_drives(
 
     Args:
         path: The MP4.
-        policies: Who drives, by caption; ``None`` for the NPC.
+        drivers: Parameters that drive, by caption, as :meth:`charles.policy.Policy.place` returns
+            them; ``None`` for the NPC.
         route: Where.
-        config: Frame size, traffic and when a car counts as stuck.
+        policy: The network; its run's config gives frame size and traffic.
         seconds: Longest film.
         stills_s: Times at which a PNG is written beside the film.
 
     Returns:
         The files written, the film first.
     """
-    height, width = config.frame.height, config.frame.width
+    height, width = policy.spec.height, policy.spec.width
     renderer = Renderer(height, width)
-    columns = [
-        _Column(caption, policy, route, config=config, renderer=renderer)
-        for caption, policy in policies.items()
-    ]
+    columns = []
+    for caption, variables in drivers.items():
+        is_npc = variables is None
+        driver = Npc() if is_npc else PolicyDriver(policy, variables, renderer)
+        columns.append(_Column(caption, driver, route, config=policy.config, renderer=renderer))
     shape = (2 * height + STRIP_HEIGHT, len(columns) * width)
     stills = {round(time_s * RATE_HZ): path.with_name(f"{path.stem}_{time_s:g}s.png")
               for time_s in stills_s}  # fmt: skip
@@ -100,12 +102,13 @@ def film_before_after(
         weather=config.game.weathers[0],
         time_of_day_h=min(max(NOON_H, first_h), last_h),
     )
-    policies = {
-        "before training": make_untrained(config, UNTRAINED_SEED),
-        f"after {step} steps": load_policy(config, checkpoint_dir, step),
+    policy = Policy(config)
+    drivers = {
+        "before training": policy.untrained(UNTRAINED_SEED),
+        f"after {step} steps": load_variables(policy, checkpoint_dir, step),
         "the NPC that taught it": None,
     }
-    return film_drives(path, policies, route, config=config, seconds=seconds)
+    return film_drives(path, drivers, route, policy=policy, seconds=seconds)
 
 
 class _Column:
@@ -114,13 +117,12 @@ class _Column:
     def __init__(
         self,
         caption: str,
-        policy: Policy | None,
+        driver: Driver,
         route: Route,
         *,
         config: TrainConfig,
         renderer: Renderer,
     ) -> None:
-        driver: Driver = Npc() if policy is None else PolicyDriver(policy, renderer)
         unstuck = config.play.unstuck
         self.drive = Drive(caption, driver, route, game=config.game, unstuck=unstuck)
         self._caption = caption

@@ -1,0 +1,94 @@
+"""Workers hand their errors to the parent, stop when asked, and do not outlive it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from charles.errors import ConfigError
+from charles.process import Worker, stop_on_signals
+
+
+def fail(text):
+    raise ConfigError(text)
+
+
+def wait_for_stop():
+    stop_on_signals().wait()
+
+
+def ignore_everything():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(0.1)
+
+
+def until(condition, timeout_s=20.0):
+    ends_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends_s, "timed out"
+        time.sleep(0.02)
+
+
+def test_a_workers_traceback_reaches_the_parent():
+    worker = Worker("collector 1", fail, "rate_hz must be positive, got -3.")
+    until(lambda: not worker.is_alive)
+    error = worker.error()
+    worker.stop()
+    assert error is not None
+    assert "collector 1" in str(error)
+    assert "rate_hz must be positive, got -3." in str(error)
+    assert "in fail" in str(error)
+
+
+def test_a_worker_that_was_killed_is_an_error_too():
+    worker = Worker("collector 1", wait_for_stop)
+    os.kill(worker.pid, signal.SIGKILL)
+    until(lambda: not worker.is_alive)
+    assert "-9" in str(worker.error())
+    worker.stop()
+
+
+def test_stopping_ends_a_worker_well():
+    worker = Worker("player", wait_for_stop)
+    time.sleep(1.0)  # it is up and waits
+    worker.stop()
+    assert not worker.is_alive
+    assert worker.error() is None
+
+
+def test_a_deaf_worker_is_killed_in_time():
+    worker = Worker("deaf", ignore_everything)
+    time.sleep(1.0)
+    started_s = time.monotonic()
+    worker.stop(timeout_s=0.5)
+    assert time.monotonic() - started_s < 4.0
+    assert not worker.is_alive
+
+
+PARENT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_process import wait_for_stop
+from charles.process import Worker
+if __name__ == "__main__":
+    print(Worker("child", wait_for_stop).pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
+def test_no_worker_outlives_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=os.path.dirname(__file__)))
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
