@@ -2,20 +2,15 @@
 
 Run it pinned to one core of an idle machine::
 
-    taskset -c 0 python benchmarks/bench_town.py
+    taskset -c 0 python -m benchmarks.bench_town
 """
 
-import sys
 import time
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
-
-from charles.town.layout import WorldView
-from charles.town.render import Camera, Renderer
-from charles.town.world import World, WorldConfig
-from harness import (
+from benchmarks.harness import (
     Row,
     Timing,
     duration_row,
@@ -25,6 +20,10 @@ from harness import (
     timing_of,
     write_results,
 )
+
+from charles.town.layout import WorldView
+from charles.town.render import Camera, Renderer
+from charles.town.world import World, WorldConfig
 
 HEIGHT, WIDTH = 270, 480
 MOODS = (("clear", 12.0), ("overcast", 12.0), ("rain", 12.0), ("fog", 12.0), ("clear", 0.0),
@@ -91,7 +90,7 @@ def main() -> None:
     rows.append(rate("World.step and render, clear, 12 h", time_together(renderer, out, MOODS[0])))
     rows.append(rate("World.step and render, rain, 12 h", time_together(renderer, out, MOODS[2])))
     renderer.close()
-    write_results("town", rows, f"taskset -c 0 python {sys.argv[0]}")
+    write_results("town", rows, "taskset -c 0 python -m benchmarks.bench_town")
 
 
 if __name__ == "__main__":

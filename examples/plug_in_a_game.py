@@ -9,7 +9,8 @@ from charles.io.game import Scene, Telemetry, checked_controls
 
 class LaneGame:
     def __init__(self, config: TrainConfig, seed: int) -> None:
-        self.controls, self.is_realtime = ("acceleration_braking", "steering"), False
+        self.controls = ("acceleration_braking", "steering")
+        self.is_advising, self.is_realtime = True, False
         self.frame_shape, self.ticks = (config.frame.height, config.frame.width, 3), 0
 
     def reset(self, scene: Scene) -> None:
@@ -46,7 +47,6 @@ class LaneGame:
         out[depth[:, 0] < 0] = (150, 190, 230)
 
     def close(self) -> None: ...
-
     def bend(self) -> float:
         return 0.02 * np.sin(self.along / 60)
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -92,9 +92,8 @@ class Collector:
         self._id = collector_id
         self._spec = spec
         self._rng = rng
-        self._perturber = Perturber(
-            collect.perturb, spec.controls, rate_hz=collect.rate_hz, rng=rng
-        )
+        perturb = collect.perturb if game.is_advising else replace(collect.perturb, every_s=0.0)
+        self._perturber = Perturber(perturb, spec.controls, rate_hz=collect.rate_hz, rng=rng)
         self._unstuck = Unstuck(collect.unstuck, collect.rate_hz)
         self._history = History(spec.history_length, spec.history_features)
         self._frame = np.empty((spec.height, spec.width, 3), np.uint8)
@@ -152,8 +151,8 @@ class Collector:
         if is_pushed:
             if self._is_npc_driving:
                 self._let_npc_drive(False)
-            action = telemetry.controls if telemetry.label is None else telemetry.label
-            self._game.act(self._perturber.apply(action))
+            assert telemetry.label is not None  # an advising game always has one
+            self._game.act(self._perturber.apply(telemetry.label))
         elif not self._is_npc_driving:
             self._let_npc_drive(True)
 

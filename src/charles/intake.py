@@ -139,9 +139,11 @@ class Intake:
         """Keep what a collector that is gone had published, and take all its slots back."""
         with self._lock:
             if collector_id in self._lanes:
-                self._take(self.exchange.poll(collector_id))
                 self._lanes.remove(collector_id)
-                self.exchange.close_lane(collector_id)
+                try:
+                    self._take(self.exchange.poll(collector_id))
+                finally:
+                    self.exchange.close_lane(collector_id)
 
     def draw(self) -> Draw | None:
         """Draw one batch, or ``None`` while a buffer is short; from the loader's thread."""

@@ -171,6 +171,7 @@ class Player:
         self._game.reset(scene)
         self._see_and_predict()  # the first picture of a scene is slow, and so is a cold network
         self._game.set_npc(False)
+        self._game.tick()  # a real-time game's instants and our deadlines now keep step
         self._restart()
 
     def tick(self) -> None:

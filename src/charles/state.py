@@ -1,11 +1,13 @@
 """The state of training: everything that a step reads and writes, as one pytree."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from charles.nets.functional import Network, Variables
 
@@ -34,15 +36,40 @@ class TrainState:
         return {"params": self.params, "stats": self.stats}
 
 
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A one-dimensional mesh ``batch`` over ``devices``; over all there are by default."""
+    return jax.make_mesh(
+        (len(devices or jax.devices()),),
+        ("batch",),
+        axis_types=(jax.sharding.AxisType.Auto,),
+        devices=devices,
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """How a batch lies on the mesh: split along its first axis."""
+    return NamedSharding(mesh, PartitionSpec("batch"))
+
+
+def state_sharding(mesh: Mesh) -> NamedSharding:
+    """How a state lies on the mesh: whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def make_state(
-    network: Network, optimizer: optax.GradientTransformation, *, seed: int
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    mesh: Mesh | None = None,
 ) -> TrainState:
-    """A fresh state, on the default device.
+    """A fresh state, placed as the training step returns it, so that the step compiles once.
 
     Args:
         network: Gives parameters and statistics.
         optimizer: Gives its state.
         seed: Seed of the parameters and of everything random in the steps.
+        mesh: The step's; over all devices by default.
     """
     init_key, step_key = jax.random.split(jax.random.key(seed))
 
@@ -56,4 +83,5 @@ def make_state(
             key=jax.random.key_data(step_key),
         )
 
-    return jax.jit(make)(init_key, step_key)
+    everywhere = state_sharding(make_mesh() if mesh is None else mesh)
+    return jax.jit(make, out_shardings=everywhere)(init_key, step_key)

@@ -11,39 +11,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from charles.config import AugmentConfig
 from charles.nets.functional import Batch, Network, Variables
 from charles.nets.preprocess import augment as augment_batch
 from charles.optim import last_learning_rate
 from charles.outputs import Output
-from charles.state import TrainState
+from charles.state import TrainState, batch_sharding, make_mesh, state_sharding
+
+__all__ = [
+    "batch_sharding",
+    "make_mesh",
+    "make_predict",
+    "make_train_step",
+    "measure",
+    "state_sharding",
+]
 
 Array = jax.Array
 Metrics = dict[str, Array]
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 PredictFn = Callable[[Variables, Batch], dict[str, Array]]
-
-
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A one-dimensional mesh ``batch`` over ``devices``; over all there are by default."""
-    return jax.make_mesh(
-        (len(devices or jax.devices()),),
-        ("batch",),
-        axis_types=(jax.sharding.AxisType.Auto,),
-        devices=devices,
-    )
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """How a batch lies on the mesh: split along its first axis."""
-    return NamedSharding(mesh, PartitionSpec("batch"))
-
-
-def state_sharding(mesh: Mesh) -> NamedSharding:
-    """How a state lies on the mesh: whole on every device."""
-    return NamedSharding(mesh, PartitionSpec())
 
 
 def make_train_step(

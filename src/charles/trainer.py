@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import jax
 from tensorboardX import SummaryWriter
 
@@ -134,8 +135,9 @@ class Trainer:
         """Take what the run needs, in the order in which it must not be missing."""
         config = self._config
         enter = self._stack.enter_context
-        self._server = enter(closing(Server(config)))
+        self._server = enter(closing(Server(config)))  # first: a busy port is found before all else
         self._intake = enter(closing(Intake(config)))
+        self._stack.callback(self._server.close)  # before the intake: nobody joins a closed pool
         self._server.open_lane = self._intake.open_lane
         self._server.close_lane = self._intake.close_lane
         self._workers = self._start_workers(collectors, has_player=has_player)
@@ -323,6 +325,7 @@ class Trainer:
 def collect_worker(options: CollectOptions) -> None:
     """A collector that runs along; yields to player and trainer where cores are short."""
     lower_priority(10)
+    cv2.setNumThreads(1)
     collect(options.server, has_console=False)
 
 

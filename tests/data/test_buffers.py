@@ -81,7 +81,7 @@ def test_sample_is_drawn_as_often_as_reuse_says():
 def test_draws_are_uniform():
     counts = np.zeros(50)
     buffers = make(capacity=50, outputs=1, keep=0.1, seed=3)
-    draws = 4000
+    draws = 1500
     for _ in range(draws):
         fill(buffers)
         counts[buffers.draw(8).slots] += 1

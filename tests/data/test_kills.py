@@ -14,7 +14,7 @@ from charles.data.shm import PREFIX, block_dir, remove_stale
 from charles.sample import SampleSpec
 
 SAMPLE = SampleSpec(height=270, width=480, history_length=60)
-QUOTA = 12
+QUOTA = 8
 NUM_SLOTS = 64
 NUM_KILLS = 20
 NUM_ALIVE = 3
@@ -56,7 +56,7 @@ def collect_without_end(spec, seed):
         if len(held) > rng.integers(0, 8):
             lane.publish(held)
             held = []
-            time.sleep(0.0003)
+            time.sleep(0.0005)
 
 
 class Trainer:

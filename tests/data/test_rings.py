@@ -55,7 +55,7 @@ def produce(name, capacity, total):
 
 
 def test_numbers_cross_processes_in_order_and_complete():
-    capacity, total = 61, 10_000
+    capacity, total = 61, 4_000
     block = Block.create(unique_name("test"), Ring.num_bytes(capacity))
     ring = Ring(block.buffer, capacity)
     context = multiprocessing.get_context("spawn")

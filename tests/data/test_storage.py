@@ -14,6 +14,8 @@ from charles.errors import StorageError
 from charles.sample import SampleSpec
 
 SPEC = SampleSpec(height=16, width=16, history_length=3)
+LARGE = SampleSpec(height=270, width=480, pixel_format="rgb", history_length=3)
+"""So large that a kill often falls into the middle of a write."""
 NAMES = ("acceleration_braking", "steering")
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -99,6 +101,8 @@ def test_forgotten_samples_stay_until_the_commit_of_the_checkpoint_that_forgot_t
     assert storage.flush()
     assert [sample.id for sample in storage.load()] == ids[2:]
     storage.commit(mark)  # a second time changes nothing
+    assert storage.flush()
+    assert [sample.id for sample in storage.load()] == ids[2:]
     storage.commit()
     assert storage.flush()
     assert [sample.id for sample in storage.load()] == ids[4:]
@@ -201,10 +205,10 @@ def test_directory_in_use_or_unusable_is_refused(opened, tmp_path):
 
 def write_without_end(directory):
     """Add, forget, commit, and tell what is acknowledged and what may be gone, until killed."""
-    storage = Storage(directory, SPEC, NAMES)
+    storage = Storage(directory, LARGE, NAMES)
     number, ids = 0, []
     while True:
-        ids.append(storage.add(number % 2, *make_sample(number)))
+        ids.append(storage.add(number % 2, *make_sample(number, LARGE)))
         number += 1
         if number % 8 == 0:
             print("have", storage.acknowledged, flush=True)
@@ -221,16 +225,16 @@ def test_every_acknowledged_sample_survives_kills_of_the_writer(opened, tmp_path
     rng = np.random.default_rng(0)
     expected = set()
     (tmp_path / "samples").mkdir()
-    for _ in range(5):
+    for _ in range(8):
         command = [sys.executable, __file__, str(tmp_path / "samples")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        lines = [process.stdout.readline() for _ in range(int(rng.integers(1, 200)))]
+        lines = [process.stdout.readline() for _ in range(int(rng.integers(1, 40)))]
         process.kill()
         lines += process.communicate()[0].splitlines()
         words = [line.split() for line in lines if len(line.split()) == 2]
         acknowledged = max(int(number) for word, number in words if word == "have")
         forgotten = [int(number) for word, number in words if word == "forget"]
-        storage = opened()
+        storage = opened(LARGE)
         samples = list(storage.load())
         assert storage.torn == []
         assert all(is_stamped(sample) for sample in samples)

@@ -95,7 +95,10 @@ def scripted(**options):
         game.reset(SCENE)
         thread.join()
         script.start = script.message()
-        yield script, game
+        try:
+            yield script, game
+        finally:
+            script.peer.close()  # first, so that the client need not wait for a goodbye
 
 
 def wait_for(is_true, seconds=5.0):

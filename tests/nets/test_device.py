@@ -22,7 +22,10 @@ def test_device_batch_stays_when_the_host_buffer_is_rewritten(size):
 
 def test_put_keeps_types_shapes_and_placement():
     sharding = batch_sharding(make_mesh(jax.devices()[:1]))
-    host = {"pixels": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "speed": np.ones(2, np.float32)}
+    host = {
+        "pixels": np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
+        "speed": np.ones(2, np.float32),
+    }
     placed = put(host, sharding)
     for name, array in host.items():
         assert placed[name].dtype == array.dtype

@@ -121,6 +121,7 @@ class DeepGTAVGame:
     ) -> None:
         self.controls: tuple[str, ...] = DRIVING_CONTROLS
         self.frame_shape: tuple[int, int, int] = (height, width, 3)
+        self.is_advising = False
         self.is_realtime = True
         self._config, self._options = config, options or DeepGTAVOptions()
         self._rng = np.random.default_rng(seed)

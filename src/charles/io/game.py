@@ -72,6 +72,8 @@ class Game(Protocol):
     """Names of the controls, in the order of every controls array."""
     frame_shape: tuple[int, int, int]
     """``(H, W, 3)`` of the frames that :meth:`grab` writes."""
+    is_advising: bool
+    """Whether telemetry has the expert's label also while somebody else drives."""
     is_realtime: bool
     """Whether instants come by the wall clock (``True``) or one by one as asked (``False``)."""
 

@@ -41,6 +41,7 @@ class TownGame:
     def __init__(self, config: GameConfig, *, height: int, width: int, seed: int) -> None:
         self.controls: tuple[str, ...] = DRIVING_CONTROLS
         self.frame_shape: tuple[int, int, int] = (height, width, 3)
+        self.is_advising = True
         self.is_realtime = config.is_realtime
         self._config = config
         self._rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from charles.town.layout import Body, TownMap, WorldView
 from charles.town.meshes import Mesh
 from charles.town.sky import Light
 
-_SHARES = 20
+_SHARES = 12
 """Steps of contrast left; a node is touched only when it moves to another step."""
 _PLAIN = (1.0, 1.0, 1.0)
 _STRIDE_M = 1.3
@@ -52,7 +52,7 @@ def upload(mesh: Mesh) -> core.NodePath:
 
 
 def share_left(distance_m: np.ndarray, light: Light) -> np.ndarray:
-    """Steps of contrast, int64 of 0..20, that the air leaves at ``distance_m``."""
+    """Steps of contrast, int64 of 0..12, that the air leaves at ``distance_m``."""
     return np.round(_SHARES * np.exp(-distance_m / light.haze_m)).astype(np.int64)
 
 
