@@ -135,19 +135,16 @@ def test_every_truncated_file_is_refused(tmp_path):
     variables = tmp_path / "1" / "variables"
     files = [path for path in (tmp_path / "1").rglob("*") if path.is_file()]
     needed = [path for path in files if path.name in ("manifest.ocdbt", "_CHECKPOINT_METADATA")]
-    needed += [path for path in (variables / "d").iterdir()]
+    needed += list((variables / "d").iterdir())
     assert len(needed) >= 5
     for path in needed:
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
-        try:
-            restored, _ = Checkpoints(tmp_path).restore(state)
-        except CheckpointError as err:
-            assert str(tmp_path / "1") in str(err)
+        if "process_0" in str(path):  # a part that is merged away when the save ends
+            assert_same(Checkpoints(tmp_path).restore(state)[0], state)
         else:
-            # A copy that Orbax does not read may be damaged without harm.
-            assert_same(restored, state)
-            assert "process_0" in str(path)
+            with pytest.raises(CheckpointError, match=str(tmp_path / "1")):
+                Checkpoints(tmp_path).restore(state)
         path.write_bytes(content)
     assert_same(Checkpoints(tmp_path).restore(state)[0], state)
 

@@ -43,7 +43,8 @@ def test_update_is_adam_on_clipped_gradients():
     for scale in (1.0, 3.0, 0.01):
         grads = jax.tree.map(lambda leaf, by=scale: by * leaf, PARAMS)
         norm = float(optax.tree.norm(grads))
-        clipped = jax.tree.map(lambda leaf, by=min(1, 0.5 / norm): by * leaf, grads)
+        share = min(1, 0.5 / norm)
+        clipped = jax.tree.map(lambda leaf, by=share: by * leaf, grads)
         updates, state = optimizer.update(grads, state, PARAMS)
         expected, reference_state = reference.update(clipped, reference_state)
         jax.tree.map(

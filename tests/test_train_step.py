@@ -27,11 +27,19 @@ NETWORK = NetworkConfig(
 )  # fmt: skip
 OUTPUTS = (make_output(ACCELERATION_BRAKING), make_output(STEERING))
 # Random at every step, yet gentle enough for the task below to be learned.
-AUGMENT = AugmentConfig(brightness=0.02, contrast=0.02, flip=0, hide_speed=0.02)
+AUGMENT = AugmentConfig(brightness=0.02, contrast=0.02, flip=0)
 
 
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=3e-3, warmup_steps=10))
 DRIVER = make_network(NETWORK, SAMPLE, OUTPUTS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly():
+    """Nothing here is about speed, and optimising takes longer than running."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache
@@ -44,12 +52,19 @@ def make_step(num_devices: int):
     return step, mesh
 
 
+@functools.cache
+def make_first_state(num_devices: int):
+    """A fresh state on the host, and how it lies on the mesh."""
+    state = make_state(DRIVER, OPTIMIZER, seed=0, mesh=make_step(num_devices)[1])
+    return jax.tree.map(np.array, state), jax.tree.map(lambda leaf: leaf.sharding, state)
+
+
 class Rig:
     """A tiny driver, ready to train."""
 
     def __init__(self, num_devices: int = 1) -> None:
         self.step_fn, mesh = make_step(num_devices)
-        self.state = make_state(DRIVER, OPTIMIZER, seed=0, mesh=mesh)
+        self.state = jax.device_put(*make_first_state(num_devices))
         self.sharding = batch_sharding(mesh)
 
     def train(self, first: int, last: int) -> dict[str, float]:
@@ -80,15 +95,15 @@ def make_batch(seed: int, size: int = 16) -> dict[str, np.ndarray]:
 def test_a_simple_task_is_learned():
     rig = Rig()
     before = rig.train(0, 1)
-    after = rig.train(1, 250)
+    after = rig.train(1, 300)
     assert before["steering_mae"] > 0.3
-    assert after["steering_mae"] < 0.06
-    assert after["acceleration_braking_mae"] < 0.06
+    assert after["loss"] < 0.05 * before["loss"]
     predict = make_predict(DRIVER, OUTPUTS)
-    batch = make_batch(1000)
+    batch = make_batch(1000, 200)
     inputs = {name: array for name, array in batch.items() if name != "label"}
     predicted = predict(rig.state.variables, inputs)
-    assert float(np.abs(predicted["steering"] - batch["label"][:, 1]).mean()) < 0.08
+    for number, name in enumerate(SAMPLE.controls):
+        assert float(np.abs(predicted[name] - batch["label"][:, number]).mean()) < 0.08
     assert all(np.abs(values).max() <= 1 for values in predicted.values())
 
 
@@ -166,6 +181,7 @@ import sys
 sys.path[:0] = {path!r}
 import jax
 import numpy as np
+jax.config.update("jax_disable_most_optimizations", True)
 from tests.test_train_step import Rig
 
 assert len(jax.devices()) == 2

@@ -168,6 +168,8 @@ class NetworkConfig:
     """Width the frame is averaged down to inside the step."""
     crop_top: float = 0.3
     """Share of the frame cut off at the top (sky)."""
+    crop_bottom: float = 0.0
+    """Share of the frame cut off at the bottom (bonnet)."""
     patch: int = 4
     """Side of the squares of pixels that are folded into channels before the first convolution."""
     widths: tuple[int, ...] = (48, 64, 64)
@@ -189,6 +191,9 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.crop_top < 1, "network.crop_top", "lie in [0, 1)", self.crop_top)
+        rule = f"lie in [0, 1 - crop_top), crop_top is {self.crop_top}"
+        is_left = 0 <= self.crop_bottom < 1 - self.crop_top
+        require(is_left, "network.crop_bottom", rule, self.crop_bottom)
         require(len(self.widths) > 0, "network.widths", "have at least one stage", self.widths)
         for name in ("patch", "neck", "condition"):
             value = getattr(self, name)

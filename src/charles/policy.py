@@ -130,7 +130,7 @@ class Policy:
 
     def num_compilations(self) -> int:
         """How many times the prediction was compiled."""
-        return self._predict._cache_size()
+        return self._predict._cache_size()  # pyright: ignore[reportFunctionMemberAccess]
 
     def check(self, variables: Variables, recent: tuple[Inputs, ...]) -> str:
         """Say why host ``variables`` must not drive; empty if they may.

@@ -225,10 +225,10 @@ def test_every_acknowledged_sample_survives_kills_of_the_writer(opened, tmp_path
     rng = np.random.default_rng(0)
     expected = set()
     (tmp_path / "samples").mkdir()
-    for _ in range(8):
+    for _ in range(6):
         command = [sys.executable, __file__, str(tmp_path / "samples")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        lines = [process.stdout.readline() for _ in range(int(rng.integers(1, 40)))]
+        lines = [process.stdout.readline() for _ in range(int(rng.integers(1, 25)))]
         process.kill()
         lines += process.communicate()[0].splitlines()
         words = [line.split() for line in lines if len(line.split()) == 2]
@@ -240,10 +240,12 @@ def test_every_acknowledged_sample_survives_kills_of_the_writer(opened, tmp_path
         assert all(is_stamped(sample) for sample in samples)
         found = {sample.id for sample in samples}
         assert expected <= found  # nothing of earlier sessions is gone
-        first = acknowledged >> 40 << 40
-        assert set(range(first, acknowledged + 1)) - set(forgotten) <= found
+        if acknowledged != NOT_STORED:  # it may be killed before its first sample is on disk
+            first = acknowledged >> 40 << 40
+            assert set(range(first, acknowledged + 1)) - set(forgotten) <= found
         expected |= found
         storage.close()
+    assert len(expected) > 8
 
 
 def fill_the_disk(directory, limit_bytes):

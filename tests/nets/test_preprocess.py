@@ -25,7 +25,8 @@ def reference(rgb: np.ndarray, config: NetworkConfig) -> np.ndarray:
     """What OpenCV makes of a frame: average down at full size, then cut."""
     size = (config.input_width, config.input_height)
     averaged = cv2.resize(rgb.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    return averaged[round(config.crop_top * config.input_height) :]
+    bottom = config.input_height - round(config.crop_bottom * config.input_height)
+    return averaged[round(config.crop_top * config.input_height) : bottom]
 
 
 def as_levels(image: jax.Array) -> np.ndarray:
@@ -48,7 +49,7 @@ def test_rgb_matches_opencv_area_averaging(height, width):
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_yuv420_matches_opencv_conversion_within_rounding(height, width):
-    config = NetworkConfig(input_height=height, input_width=width)
+    config = NetworkConfig(input_height=height, input_width=width, crop_bottom=0.15)
     sample = SampleSpec(height=HEIGHT, width=WIDTH, pixel_format="yuv420")
     frames = np.stack([cv2.cvtColor(picture(seed), cv2.COLOR_RGB2YUV_I420) for seed in range(3)])
     image = jax.jit(lambda pixels: make_image(pixels, config, sample))(frames)

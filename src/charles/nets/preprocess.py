@@ -1,8 +1,8 @@
 """From stored pixels to the network's image, and augmentation; all of it inside the jitted step.
 
-The sky is cut off, the rest is averaged over areas (never sampled, so thin things stay visible)
-and only then converted to RGB: on pictures a ninth of the size the conversion costs next to
-nothing. Averaging is two sums: over rows, a few weighted rows each; over columns, one small matrix
+Sky and bonnet are cut off; the rest is averaged over areas (never sampled, so thin things stay
+visible) and only then converted to RGB: on pictures a ninth of the size the conversion costs next
+to nothing. Averaging is two sums: over rows, a few weighted rows each; over columns, one small matrix
 that repeats along the row and makes RGB in the same multiplication.
 """
 
@@ -37,8 +37,8 @@ _RGB_OFFSET = -16 * _YUV_TO_RGB["y"] - 128 * (_YUV_TO_RGB["u"] + _YUV_TO_RGB["v"
 
 
 def image_shape(config: NetworkConfig) -> tuple[int, int, int]:
-    """``(h, w, 3)`` of the network's image: the input size less the rows cut off at the top."""
-    return (config.input_height - _cut_rows(config), config.input_width, 3)
+    """``(h, w, 3)`` of the network's image: the input size less the rows cut off."""
+    return (len(_kept_rows(config)), config.input_width, 3)
 
 
 def check_size(config: NetworkConfig, sample: SampleSpec) -> None:
@@ -89,8 +89,10 @@ def area_weights(source: int, target: int) -> np.ndarray:
     return np.clip(overlap, 0, None) * (target / source)
 
 
-def _cut_rows(config: NetworkConfig) -> int:
-    return min(round(config.crop_top * config.input_height), config.input_height - 1)
+def _kept_rows(config: NetworkConfig) -> range:
+    height = config.input_height
+    first = min(round(config.crop_top * height), height - 1)
+    return range(first, max(first + 1, height - round(config.crop_bottom * height)))
 
 
 def _planes_to_rgb(planes: Sequence[tuple[Array, np.ndarray]], config: NetworkConfig) -> Array:
@@ -98,10 +100,10 @@ def _planes_to_rgb(planes: Sequence[tuple[Array, np.ndarray]], config: NetworkCo
 
     Each plane is uint8 ``[B, H, W * channels]`` with a colour matrix ``[channels, 3]``.
     """
-    height, cut, width = config.input_height, _cut_rows(config), config.input_width
+    height, width = config.input_height, config.input_width
     total: Array | float = 0.0
     for plane, colours in planes:
-        weights = area_weights(plane.shape[1], height)[cut:]
+        weights = area_weights(plane.shape[1], height)[_kept_rows(config)]
         total = total + _average_columns(_average_rows(plane, weights), colours, width)
     return jnp.asarray(total)
 

@@ -140,6 +140,7 @@ class _Column:
         self._renderer.render(view, self._picture[height : 2 * height])
         self.drive.step()
         _draw_strip(self._picture[2 * height :], self._caption, self.drive)
+        self._picture[:, -2:] = _PAPER  # a line between the columns
         if self.drive.ended:
             self._fade()
         return self._picture

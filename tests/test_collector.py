@@ -1,0 +1,174 @@
+"""A collector's samples are one instant of the game, balanced, and published whole."""
+
+import threading
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from charles import presets
+from charles.collector import Collector
+from charles.data.exchange import Exchange
+from charles.data.pixels import to_pixels
+from charles.data.pool import Lane, PoolSpec
+from charles.data.shm import unique_name
+from charles.errors import ConfigError
+from charles.intake import sample_spec
+from charles.io.town import TownGame
+from charles.sample import SampleFlag
+
+
+class Watched:
+    """A game that remembers what it told and showed at every instant."""
+
+    def __init__(self, game):
+        self._game = game
+        self.told = {}
+        self.pushes = 0
+
+    def __getattr__(self, name):
+        return getattr(self._game, name)
+
+    def tick(self):
+        self.last = self._game.tick()
+        self.told[len(self.told) + 1] = self.last
+        return self.last
+
+    def act(self, controls):
+        self.pushes += 1
+        self._game.act(controls)
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = replace(presets.tiny(), run_dir=tmp_path / "run")
+    return replace(config, collect=replace(config.collect, scene_s=20.0))
+
+
+@pytest.fixture
+def exchange(config):
+    spec = PoolSpec(name=unique_name("pool"), num_slots=200, sample=sample_spec(config))
+    with closing(Exchange(spec, max_collectors=1, slots_per_collector=64)) as made:
+        yield made
+
+
+@pytest.fixture
+def lane(exchange):
+    with closing(Lane(exchange.open_lane(1))) as made:
+        yield made
+
+
+def make_collector(config, lane, game, stop=None):
+    return Collector(game, config, lane, collector_id=1, stop=stop or threading.Event())
+
+
+def collect(collector, exchange, instants):
+    """Published slots; what is published is taken at once, so that the lane never starves."""
+    slots = []
+    for _ in range(instants):
+        collector.step()
+        slots.extend(exchange.poll(1).tolist())
+        exchange.refill()
+    return slots
+
+
+@pytest.fixture
+def town(config):
+    with closing(TownGame(config.game, height=36, width=64, seed=5)) as made:
+        yield Watched(made)
+
+
+def test_samples_are_what_the_game_told_at_their_instant(config, exchange, lane, town):
+    collector = make_collector(config, lane, town)
+    slots = collect(collector, exchange, 500)
+    assert len(slots) > 50
+    headers = exchange.pool.headers
+    for slot in slots:
+        header = headers[slot]
+        told = town.told[int(header["frame_index"])]
+        assert header["captured_ns"] == told.captured_ns
+        np.testing.assert_array_equal(header["label"], told.label)
+        np.testing.assert_array_equal(header["controls"], told.controls)
+        np.testing.assert_array_equal(header["purpose"], told.purpose)
+        assert header["speed_mps"] == np.float32(told.speed_mps)
+    assert collector.tally.samples >= len(slots)
+
+
+def test_pixels_are_of_the_same_instant_as_the_label(config, exchange, lane, town):
+    collector = make_collector(config, lane, town)
+    spec = lane.spec.pool.sample
+    shown = {}
+    checked = 0
+    for _ in range(500):
+        collector.step()
+        shown[len(town.told)] = pixels_of_now(town, spec)
+        for slot in exchange.poll(1).tolist():
+            index = int(exchange.pool.headers[slot]["frame_index"])
+            np.testing.assert_array_equal(exchange.pool.pixels[slot], shown[index])
+            checked += 1
+        exchange.refill()
+    assert checked > 10
+
+
+def pixels_of_now(town, spec):
+    """What the game shows at its present instant, as it is stored."""
+    frame, out = np.empty((36, 64, 3), np.uint8), np.empty(spec.pixels_shape, np.uint8)
+    town.grab(frame)
+    to_pixels(frame, spec, out)
+    return out
+
+
+def test_the_history_ends_before_the_instant(config, exchange, lane, town):
+    collector = make_collector(config, lane, town)
+    compared = 0
+    for slot in collect(collector, exchange, 400):
+        header = exchange.pool.headers[slot]
+        index = int(header["frame_index"])
+        before = town.told.get(index - 1)
+        last = header["history"][-1]
+        if before is not None and last.any():
+            np.testing.assert_array_equal(last[:2], before.controls)
+            compared += 1
+    assert compared > 20
+
+
+def test_pushed_samples_carry_the_experts_correction(config, exchange, lane, town):
+    config = replace(
+        config, collect=replace(config.collect, perturb=replace(config.collect.perturb, every_s=0.5))
+    )
+    collector = make_collector(config, lane, town)
+    slots = collect(collector, exchange, 600)
+    flags = exchange.pool.headers["flags"][slots]
+    pushed = [slot for slot, flag in zip(slots, flags, strict=True) if flag & SampleFlag.PERTURBED]
+    assert town.pushes > 20
+    assert len(pushed) > 5
+    headers = exchange.pool.headers[pushed]
+    assert np.abs(headers["label"] - headers["controls"]).max() > 0.05
+
+
+def test_a_game_that_cannot_advise_is_never_pushed(config, exchange, lane, town):
+    town.is_advising = False
+    collector = make_collector(config, lane, town)
+    collect(collector, exchange, 300)
+    assert town.pushes == 0
+
+
+def test_a_starved_collector_of_a_stepped_game_waits_and_stops_when_asked(
+    config, exchange, lane, town
+):
+    stop = threading.Event()
+    collector = make_collector(config, lane, town, stop)
+    while collector.tally.starved == 0:  # nobody polls: the quota runs out
+        collector.step()
+        if len(town.told) > 3000:
+            pytest.fail("the quota never ran out")
+    stop.set()
+    collector.step()
+    exchange.check()
+
+
+def test_a_game_with_other_controls_is_refused(config, exchange, lane, town):
+    town.controls = ("gas",)
+    with pytest.raises(ConfigError, match="gas"):
+        make_collector(config, lane, town)
