@@ -87,14 +87,18 @@ def test_save_returns_while_the_disk_is_still_busy(tmp_path):
     params = {f"kernel_{i}": jnp.ones((100, 1000)) for i in range(10)}  # a million parameters
     state = replace(make_train_state(), params=params, opt_state={"mu": params, "nu": params})
     checkpoints = Checkpoints(tmp_path)
-    blocked_s = []
-    for step in range(4):
-        start = time.perf_counter()
+    shares, busy_s = [], []
+    for step in range(5):
+        start, start_busy = time.perf_counter(), time.thread_time()
         checkpoints.save(step, state, {}, contract={})
-        blocked_s.append(time.perf_counter() - start)
+        blocked, busy = time.perf_counter() - start, time.thread_time() - start_busy
         checkpoints.wait()
+        shares.append(blocked / (time.perf_counter() - start))
+        busy_s.append(busy)
     checkpoints.close()
-    assert np.median(blocked_s) < 0.05
+    # Both hold on a busy machine too: this thread's own work, and its share of the whole.
+    assert np.median(busy_s) < 0.05
+    assert np.median(shares) < 0.5
 
 
 def test_newest_are_kept_and_one_more_for_readers(tmp_path):

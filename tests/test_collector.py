@@ -135,7 +135,8 @@ def test_the_history_ends_before_the_instant(config, exchange, lane, town):
 
 def test_pushed_samples_carry_the_experts_correction(config, exchange, lane, town):
     config = replace(
-        config, collect=replace(config.collect, perturb=replace(config.collect.perturb, every_s=0.5))
+        config,
+        collect=replace(config.collect, perturb=replace(config.collect.perturb, every_s=0.5)),
     )
     collector = make_collector(config, lane, town)
     slots = collect(collector, exchange, 600)

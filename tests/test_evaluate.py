@@ -140,7 +140,7 @@ def test_the_table_names_every_driver():
     console.file.close()
     text = console.export_text()
     assert all(name in text for name in drives)
-    assert "50.0% (50.0% … 50.0%)" in text
+    assert "50% (50%–50%)" in text
     assert "checkpoint 7" in text
 
 
@@ -148,7 +148,9 @@ def test_evaluation_runs_end_to_end_and_a_drive_is_the_same_in_any_process(tmp_p
     run = TinyRun(tmp_path / "run", play=PlayConfig(unstuck=UnstuckConfig(window_s=2.0)))
     run.save(5, lambda leaf: leaf + 0.02)
     run.close()
-    options = EvaluateOptions(checkpoint=run.checkpoint_dir, routes=1, json=tmp_path / "r.json")
+    options = EvaluateOptions(
+        checkpoint=run.checkpoint_dir, routes=1, workers=1, json=tmp_path / "r.json"
+    )
     returned = evaluate(options)
     report = json.loads(options.json.read_text())
     assert report == json.loads(json.dumps(returned))
@@ -167,6 +169,7 @@ def test_evaluation_runs_end_to_end_and_a_drive_is_the_same_in_any_process(tmp_p
         assert drive.as_json() == report["routes"][0]
 
 
+@pytest.mark.slow
 def test_a_worker_raises_here_what_went_wrong_there(tmp_path):
     spec = DriverSpec(name="driving", kind="policy", checkpoint_dir=tmp_path / "nothing", step=3)
     with pytest.raises(CheckpointError, match="nothing"):

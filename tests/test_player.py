@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -71,37 +71,6 @@ def test_nothing_is_touched_before_a_checkpoint_exists(tmp_path):
     )  # fmt: skip
     assert report is None
     assert touched == []
-
-
-def test_parameters_swap_while_driving_and_bad_ones_are_refused(run, capsys):
-    pads, results, stop = [], [], threading.Event()
-
-    def make_pad(_game):
-        pads.append(RecordingPad())
-        return pads[0]
-
-    options = PlayOptions(checkpoint=run.directory, seed=100_000)
-    thread = threading.Thread(
-        target=lambda: results.append(play(options, stop=stop, make_pad=make_pad))
-    )
-    thread.start()
-    wait_for(lambda: pads and len(pads[0].updates) > 20)
-    run.save(2, lambda leaf: leaf * 1.01)
-    run.save(3, lambda leaf: leaf * np.float32("nan"))
-    time.sleep(1.5)
-    run.save(4, lambda leaf: leaf * 1.02)
-    before = len(pads[0].updates)
-    wait_for(lambda: len(pads[0].updates) > before + 60)
-    stop.set()
-    thread.join(20.0)
-    (report,) = results
-    assert report.step == 4
-    assert report.compilations == 1
-    assert [refusal.step for refusal in report.refusals] == [3]
-    assert "not finite" in report.refusals[0].reason
-    assert np.abs([update.controls for update in pads[0].updates][:-1]).max() > 0
-    assert not pads[0].updates[-1].controls.any()
-    assert "1 refused" in capsys.readouterr().out
 
 
 def test_a_swap_takes_effect_at_the_next_tick_and_compiles_nothing(run, policy):
@@ -243,7 +212,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_player_with_a_neutral_pad(run, tmp_path, number):
     script = tmp_path / "player.py"
     script.write_text(PLAYER)
@@ -265,37 +236,61 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_the_player_drives_on_without_its_server_and_joins_the_next_one(run):
-    pads, results, stop = [], [], threading.Event()
+@contextmanager
+def playing(options):
+    """A player in a thread; yields its pads and, once it has ended, its report."""
+    pads, reports, stop = [], [], threading.Event()
 
-    def make_pad(_game):
-        pads.append(RecordingPad())
+    def make_pad(game):
+        pads.append(RecordingPad(game.controls))
         return pads[-1]
 
-    config = replace(run.config, server=ServerConfig(port=free_port()))
     thread = threading.Thread(
-        target=lambda: results.append(
-            play(PlayOptions(server=config.server, console=False), stop=stop, make_pad=make_pad)
-        )
+        target=lambda: reports.append(play(options, stop=stop, make_pad=make_pad))
     )
-    server = Server(config)
-    server.start()
     thread.start()
     try:
-        wait_for(lambda: [peer.state for peer in server.peers()] == ["driving"])
+        yield pads, reports
+    finally:
+        stop.set()
+        thread.join(60.0)
+
+
+def the_player(server):
+    """State and details of the one player that the server knows; empty if there is none."""
+    return next((dict(peer.detail, state=peer.state) for peer in server.peers()), {})
+
+
+def test_an_attached_player_swaps_refuses_and_outlives_its_server(run, capsys):
+    config = replace(run.config, server=ServerConfig(port=free_port()))
+    with ExitStack() as stack:
+        server = stack.enter_context(closing(Server(config)))
+        server.start()
+        pads, reports = stack.enter_context(playing(PlayOptions(server=config.server)))
+        wait_for(lambda: the_player(server).get("state") == "driving")
+
+        run.save(2, lambda leaf: leaf * 1.01)
+        wait_for(lambda: the_player(server)["step"] == 2)
+        run.save(3, lambda leaf: leaf * np.float32("nan"))
+        wait_for(lambda: the_player(server)["refused"] == 1)
+        assert the_player(server)["step"] == 2
+        run.save(4, lambda leaf: leaf * 1.02)
+        wait_for(lambda: the_player(server)["step"] == 4)
+
         server.close()
         before = len(pads[0].updates)
         wait_for(lambda: len(pads[0].updates) > before + 30)
-        server = Server(config)
+        server = stack.enter_context(closing(Server(config)))
         server.start()
-        wait_for(lambda: [peer.state for peer in server.peers()] == ["driving"])
-    finally:
-        stop.set()
-        thread.join(20.0)
-        server.close()
-    assert len(pads) == 1  # it never let go in between
-    assert results[0].tally.ticks > 30
+        wait_for(lambda: the_player(server).get("step") == 4)
+        assert len(pads) == 1  # it never let go in between
+    (report,) = reports
+    assert (report.step, report.tally.swaps, report.compilations) == (4, 3, 1)
+    assert [refusal.step for refusal in report.refusals] == [3]
+    assert "not finite" in report.refusals[0].reason
+    assert np.abs([update.controls for update in pads[0].updates]).max() > 0
     assert not pads[0].updates[-1].controls.any()
+    assert "1 refused" in capsys.readouterr().out
 
 
 def test_the_stage_log_keeps_the_newest_ticks():

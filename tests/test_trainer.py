@@ -140,7 +140,7 @@ def test_a_killed_trainer_loses_no_stored_sample_and_no_memory(tmp_path):
     workers = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    gone, alive = psutil.wait_procs(workers, timeout=20)
+    _gone, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
     stored = {path.name for path in (config.run_dir / "samples").glob("*.sample")}
     assert stored

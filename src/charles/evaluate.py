@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -349,34 +350,34 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
 
 
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:
-    """Print the drivers side by side."""
+    """Print the drivers side by side, each figure with its 95 % interval."""
     num, step = report["num_routes"], report["checkpoint_step"]
-    table = Table(title=f"{num} routes in unseen towns, checkpoint {step}")
-    table.add_column("driver")
-    names = ("route completion", "collisions/km", "off-road s/km", "m between unstucks", "ended")
-    for name in names:
+    title = f"{num} routes in unseen towns, checkpoint {step}"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("driver", no_wrap=True)
+    for name in ("route completion", "collisions /km", "off-road s/km", "m between unstucks"):
         table.add_column(name, justify="right")
+    table.add_column("ended")
     for name in DRIVERS:
         if name in report:
             table.add_row(name, *_cells(report[name]))
     console = console or Console()
     console.print(table)
-    ratio = report["ratio_to_npc"]
+    ratio = report["ratio_to_npc"]["route_completion"]
+    collisions = [_text(report[name]["collisions_per_km"], ".1f") for name in ("driving", "npc")]
     console.print(
-        "driving against the npc: route completion "
-        f"{_text(ratio['route_completion'], '.1%')}, collisions per km "
-        f"{_text(ratio['collisions_per_km'], '.2f')} times"
+        f"driving completes {_text(ratio, '.0%')} of what the npc completes, with "
+        f"{collisions[0]} collisions per km against its {collisions[1]}"
     )
 
 
 def _cells(figures: dict[str, Any]) -> list[str]:
-    endings = ", ".join(f"{ending} {count}" for ending, count in figures["ended"].items())
     return [
-        _text(figures["route_completion"], ".1%"),
-        _text(figures["collisions_per_km"], ".2f"),
-        _text(figures["off_road_s_per_km"], ".1f"),
+        _text(figures["route_completion"], ".0%"),
+        _text(figures["collisions_per_km"], ".1f"),
+        _text(figures["off_road_s_per_km"], ".0f"),
         _text(figures["distance_between_unstucks_m"], ".0f"),
-        endings,
+        "\n".join(f"{ending} {count}" for ending, count in figures["ended"].items()),
     ]
 
 
@@ -386,4 +387,4 @@ def _text(figure: dict[str, Any], form: str) -> str:
         "∞" if value is None else format(value, form)
         for value in (figure["mean"], *figure["interval"])
     )
-    return f"{mean} ({low} … {high})"
+    return f"{mean} ({low}–{high})"

@@ -60,9 +60,15 @@ STEERING = OutputConfig(name="steering", exact=(0.0,))
 class Output(Protocol):
     """What the rest of Charles asks of an output."""
 
-    config: OutputConfig
-    num_units: int
-    """Width of the network's head."""
+    @property
+    def config(self) -> OutputConfig:
+        """The declaration."""
+        ...
+
+    @property
+    def num_units(self) -> int:
+        """Width of the network's head."""
+        ...
 
     def target(self, controls: Array, names: Sequence[str]) -> Array:
         """Training target ``[..., ]`` float32 from labels ``[..., A]`` of controls ``names``."""

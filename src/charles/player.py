@@ -298,15 +298,7 @@ def play(
         run_dir, _ = find_run(options.checkpoint)
         run = Run(read_run(run_dir), run_dir)
         return _play_run(run, options, makers, is_over=is_over, link=None)
-    report = None
-    with Link(options.server) as link:
-        while not is_over():
-            run = _run_of(link)
-            if run is None:
-                stop.wait(WAIT_S)
-            else:
-                report = _play_run(run, options, makers, is_over=is_over, link=link) or report
-    return report
+    return _play_attached(options, makers, is_over=is_over)
 
 
 def describe(report: PlayReport) -> str:
@@ -345,6 +337,21 @@ def _run_of(link: Link) -> Run | None:
     return None if welcome is None else Run(welcome.config, welcome.run_dir)
 
 
+def _play_attached(
+    options: PlayOptions, makers: tuple[GameMaker, PadMaker], *, is_over: Callable[[], bool]
+) -> PlayReport | None:
+    """Drive whatever the server trains, one run after the other; the last report."""
+    report = None
+    with Link(options.server) as link:
+        while not is_over():
+            run = _run_of(link)
+            if run is None:
+                time.sleep(WAIT_S)
+            else:
+                report = _play_run(run, options, makers, is_over=is_over, link=link) or report
+    return report
+
+
 def _play_run(
     run: Run,
     options: PlayOptions,
@@ -354,7 +361,6 @@ def _play_run(
     link: Link | None,
 ) -> PlayReport | None:
     """Compile, wait for parameters, drive; until it is over or the server trains another run."""
-    make_game, make_pad = makers
     policy = Policy(run.config)
     policy.warm_up()
 
@@ -373,8 +379,8 @@ def _play_run(
             view.show_waiting()
             time.sleep(WAIT_S)
         with (
-            closing(make_game(run.config, options.seed)) as game,
-            closing(make_pad(game)) as pad,
+            closing(makers[0](run.config, options.seed)) as game,
+            closing(makers[1](game)) as pad,
             undisturbed(),
         ):
             player = Player(game, pad, policy, stager)
@@ -382,8 +388,8 @@ def _play_run(
             while not is_left():
                 player.tick()
                 view.show(player)
-            report = player.report()  # the pad goes neutral as it is closed, on every way out
-    if options.console:
+            report = player.report()
+    if options.console:  # the pad is closed by now, which makes it neutral, on every way out
         print(describe(report))
     return report
 

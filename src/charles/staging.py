@@ -69,9 +69,9 @@ class Stager:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop watching; waits for a restore in progress, at most 10 s."""
+        """Stop watching; waits for a restore in progress, at most 5 s."""
         self._stop.set()
-        self._thread.join(timeout=10.0)
+        self._thread.join(timeout=5.0)
 
     def see(self, inputs: Inputs) -> None:
         """Remember a copy of an instant for shadow predictions; call about once a second."""

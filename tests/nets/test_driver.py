@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from charles.config import NetworkConfig
+from charles.nets import blocks
 from charles.nets.blocks import (
     RELU_GAIN,
     StandardConv,
@@ -145,6 +147,32 @@ def test_convolution_matches_a_loop(stride, size):
             window = padded[:, top : top + size, left : left + size]
             expected[:, row, column] = np.einsum("bhwc,hwco->bo", window, kernel)
     np.testing.assert_allclose(convolve(x, kernel, stride), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("batch", "stride", "size"), [(6, 1, 3), (5, 2, 3), (4, 2, 5), (3, 1, 1)])
+def test_kernel_gradient_in_chunks_matches_the_plain_one(batch, stride, size, monkeypatch):
+    monkeypatch.setattr(blocks, "_CHUNK_SIZE", 2 * 15 * 17 * 4)  # several chunks of two samples
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, 13, 15, 4)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, 4, 6)).astype(np.float32)
+    y, pull = jax.vjp(lambda kernel: convolve.__wrapped__(x, kernel, stride), kernel)
+    gradient = rng.normal(size=y.shape).astype(np.float32)
+    chunked = blocks.chunked_kernel_gradient(jnp.asarray(x), gradient, size, stride)
+    np.testing.assert_allclose(chunked, pull(gradient)[0], rtol=1e-4, atol=1e-3)
+
+
+def test_convolution_has_the_gradients_of_the_plain_one():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 12, 20, 4)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 4, 6)).astype(np.float32)
+
+    def loss(function, x, kernel):
+        return (function(x, kernel, 1) ** 2).sum()
+
+    ours = jax.grad(partial(loss, convolve), argnums=(0, 1))(x, kernel)
+    plain = jax.grad(partial(loss, convolve.__wrapped__), argnums=(0, 1))(x, kernel)
+    for left, right in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-2)
 
 
 def test_folding_keeps_every_pixel_of_a_patch_together():

@@ -2,8 +2,8 @@
 
 Sky and bonnet are cut off; the rest is averaged over areas (never sampled, so thin things stay
 visible) and only then converted to RGB: on pictures a ninth of the size the conversion costs next
-to nothing. Averaging is two sums: over rows, a few weighted rows each; over columns, one small matrix
-that repeats along the row and makes RGB in the same multiplication.
+to nothing. Averaging is two sums: over rows, a few weighted rows each; over columns, one small
+matrix that repeats along the row and makes RGB in the same multiplication.
 """
 
 from collections.abc import Sequence

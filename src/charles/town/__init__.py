@@ -1,1 +1,1 @@
-"""Town, the built-in game: a seeded town with traffic, weather, a camera and a driver to imitate."""
+"""Town, the built-in game: a seeded town with traffic, weather, a camera and a teacher."""

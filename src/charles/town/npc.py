@@ -1,9 +1,11 @@
 """The driver that teaches: what it can see, and the action it takes there.
 
-The teacher knows only what its pupil can know: what the hood camera shows (80 degrees wide, 45 m
-far, nothing behind buildings), its own motion, and which way the target marker leads through the
-next junction. Its action is a function of that state alone, without memory, defined everywhere
-and, where nothing appears or disappears, continuous: so it can be asked anywhere and imitated.
+The teacher knows only what its pupil can know: what one frame of the hood camera shows (80 degrees
+wide, 45 m far, nothing behind buildings), its own motion, and which way the target marker leads
+through the next junction. One frame shows where others are and where they point, not how fast they
+move: so the teacher keeps a distance that is safe whatever they do. Its action is a function of
+that state alone, without memory, defined everywhere and, where nothing appears or disappears,
+continuous: so it can be asked anywhere and imitated.
 """
 
 import math
@@ -22,6 +24,8 @@ HALF_VIEW = math.radians(40.0)
 _AHEAD_POINTS = 36
 """How much of the path is watched for others; about 1 m each, so nothing that is out of view."""
 _BRAKING_MPS2 = 2.5
+_CROSSING_MPS = 4.0
+"""Others in a junction are taken to move on at this speed, straight ahead."""
 
 
 class Sight(NamedTuple):
@@ -114,13 +118,13 @@ def _free_speed(sight: Sight, bearing: float) -> float:
 
 def _yield_to_vehicle(sight: Sight, body: Body, target: float) -> float:
     target = _keep_off(sight, body, _keep_behind(sight, body, target))
-    if sight.junction is None or body.speed_mps < 0.3:
+    if sight.junction is None:
         return target
     x, y, radius = sight.junction
     if math.hypot(body.x - x, body.y - y) > radius:
         return target
     # Whoever is in the junction goes first: keep clear of where it is about to be.
-    for time_s in (0.6, 1.2, 1.8, 2.4):
+    for time_s in (0.6, 1.2, 1.8):
         target = _keep_behind(sight, _predict(body, time_s), target)
     return target
 
@@ -135,8 +139,7 @@ def _keep_behind(sight: Sight, body: Body, target: float) -> float:
         return target
     across = abs(at.right_m) - (WIDTH_M + LENGTH_M * sin + WIDTH_M * cos) / 2.0
     weight = _fade(across, 0.25, 0.75)
-    lead = max(body.speed_mps * math.cos(turn), 0.0)
-    return _blend(target, _safe_speed(gap - 3.0, lead), weight)
+    return _blend(target, _safe_speed(gap - 3.0), weight)
 
 
 def _keep_off(sight: Sight, body: Body, target: float) -> float:
@@ -149,8 +152,7 @@ def _keep_off(sight: Sight, body: Body, target: float) -> float:
     gap = dx * cos + dy * sin - (LENGTH_M + LENGTH_M * long + WIDTH_M * wide) / 2.0
     across = abs(dx * sin - dy * cos) - (WIDTH_M + LENGTH_M * wide + WIDTH_M * long) / 2.0
     astray = 1.0 - _fade(abs(sight.located.right_m), 0.8, 1.6)
-    lead = max(body.speed_mps * math.cos(turn), 0.0)
-    return _blend(target, _safe_speed(gap - 1.5, lead), astray * _fade(across, 0.0, 0.4))
+    return _blend(target, _safe_speed(gap - 1.5), astray * _fade(across, 0.0, 0.4))
 
 
 def _yield_to_pedestrian(sight: Sight, body: Body, target: float) -> float:
@@ -162,13 +164,12 @@ def _yield_to_pedestrian(sight: Sight, body: Body, target: float) -> float:
     later = at.right_m + 3.0 * to_right
     nearest = 0.0 if at.right_m * later < 0.0 else min(abs(at.right_m), abs(later))
     weight = _fade(nearest, 1.6, 2.4)
-    return _blend(target, _safe_speed(gap - 2.0, 0.0), weight)
+    return _blend(target, _safe_speed(gap - 2.0), weight)
 
 
-def _safe_speed(gap_m: float, lead_mps: float) -> float:
-    """Speed that keeps ``gap_m`` from becoming negative; negative itself if it already is."""
-    braking = math.sqrt(lead_mps**2 + 2.0 * _BRAKING_MPS2 * max(gap_m, 0.0))
-    return min(braking, lead_mps + 0.7 * gap_m)
+def _safe_speed(gap_m: float) -> float:
+    """Speed from which the car stops within ``gap_m``; negative if that is negative."""
+    return min(math.sqrt(2.0 * _BRAKING_MPS2 * max(gap_m, 0.0)), 0.7 * gap_m)
 
 
 def _look_ahead(sight: Sight, x: float, y: float) -> _Ahead:
@@ -190,11 +191,10 @@ def _look_ahead(sight: Sight, x: float, y: float) -> _Ahead:
 
 
 def _predict(body: Body, time_s: float) -> Body:
-    """Where a vehicle will be if it keeps its speed and its front wheels."""
-    turn = -body.speed_mps * math.tan(body.steering * MAX_WHEEL) / WHEELBASE_M * time_s
-    course, reach = body.heading + 0.5 * turn, body.speed_mps * time_s
-    x, y = body.x + reach * math.cos(course), body.y + reach * math.sin(course)
-    return body._replace(x=x, y=y, heading=body.heading + turn)
+    """Where a vehicle will be if it goes where it points."""
+    reach = _CROSSING_MPS * time_s
+    x, y = body.x + reach * math.cos(body.heading), body.y + reach * math.sin(body.heading)
+    return body._replace(x=x, y=y)
 
 
 def _blend(target: float, limit: float, weight: float) -> float:

@@ -42,7 +42,7 @@ def make_pipe() -> Any:
     Raises:
         GameError: The renderer cannot be loaded.
     """
-    from panda3d import core
+    from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
 
     core.load_prc_file_data("", "notify-level-display error")  # silence about pipes not wanted
     selection = core.GraphicsPipeSelection.get_global_ptr()

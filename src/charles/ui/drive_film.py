@@ -59,14 +59,12 @@ def film_drives(
     """
     height, width = policy.spec.height, policy.spec.width
     renderer = Renderer(height, width)
-    columns = []
-    for caption, variables in drivers.items():
-        is_npc = variables is None
-        driver = Npc() if is_npc else PolicyDriver(policy, variables, renderer)
-        columns.append(_Column(caption, driver, route, config=policy.config, renderer=renderer))
+    columns = [
+        _Column(caption, _driver(variables, policy, renderer), route, policy.config, renderer)
+        for caption, variables in drivers.items()
+    ]
     shape = (2 * height + STRIP_HEIGHT, len(columns) * width)
-    stills = {round(time_s * RATE_HZ): path.with_name(f"{path.stem}_{time_s:g}s.png")
-              for time_s in stills_s}  # fmt: skip
+    stills = {round(s * RATE_HZ): path.with_name(f"{path.stem}_{s:g}s.png") for s in stills_s}
     made = [path]
     with Film(path, height=shape[0], width=shape[1], fps=round(RATE_HZ)) as film:
         for instant in range(round(seconds * RATE_HZ)):
@@ -79,6 +77,10 @@ def film_drives(
                 break
     renderer.close()
     return made
+
+
+def _driver(variables: Variables | None, policy: Policy, renderer: Renderer) -> Driver:
+    return Npc() if variables is None else PolicyDriver(policy, variables, renderer)
 
 
 def film_before_after(
@@ -115,13 +117,7 @@ class _Column:
     """One driver's part of the picture."""
 
     def __init__(
-        self,
-        caption: str,
-        driver: Driver,
-        route: Route,
-        *,
-        config: TrainConfig,
-        renderer: Renderer,
+        self, caption: str, driver: Driver, route: Route, config: TrainConfig, renderer: Renderer
     ) -> None:
         unstuck = config.play.unstuck
         self.drive = Drive(caption, driver, route, game=config.game, unstuck=unstuck)
