@@ -32,13 +32,8 @@ def ensure_environment() -> Path:
     if python.exists() and stamp.exists() and stamp.read_bytes() == wanted:
         return python
     print("Setting up .venv (once; about 500 MB are downloaded) ...", flush=True)
-    try:
-        venv.create(ENVIRONMENT, with_pip=True)
-    except (subprocess.CalledProcessError, OSError) as error:
-        raise SystemExit(
-            f"The virtual environment {ENVIRONMENT} could not be made: {error}. "
-            "On Debian and Ubuntu: apt install python3-venv."
-        ) from error
+    if not python.exists():
+        _make_environment()
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run([*pip, "uv>=0.5"])  # installs the rest many times faster than pip
     uv = [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
@@ -46,6 +41,16 @@ def ensure_environment() -> Path:
     _run([*uv, "--no-deps", "-e", str(ROOT)])
     stamp.write_bytes(wanted)
     return python
+
+
+def _make_environment() -> None:
+    try:
+        venv.create(ENVIRONMENT, with_pip=True)
+    except (subprocess.CalledProcessError, OSError) as error:
+        raise SystemExit(
+            f"The virtual environment {ENVIRONMENT} could not be made: {error}. "
+            "On Debian and Ubuntu: apt install python3-venv."
+        ) from error
 
 
 def run(*arguments: str) -> int:

@@ -133,6 +133,7 @@ def test_another_network_is_refused_with_both_sides(tmp_path):
     assert "opt_state.mu: expected float32 [3, 9], got float32 [3, 8]" in text
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
 def test_every_truncated_file_is_refused(tmp_path):
     save_all(tmp_path, [1])
     state = make_train_state(1)

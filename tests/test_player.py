@@ -222,11 +222,14 @@ def test_a_signal_ends_the_player_with_a_neutral_pad(run, tmp_path, number):
         [sys.executable, str(script), str(run.directory)], stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
+    deadline = threading.Timer(90.0, process.kill)  # so that a failure ends, too
+    deadline.start()
     with process:
         assert process.stdout.readline() == "update\n"
         process.send_signal(number)
         lines = process.stdout.read().splitlines()
         assert process.wait(20.0) == 0
+    deadline.cancel()
     assert lines[-1] == "closed [0.0, 0.0]"
 
 

@@ -266,7 +266,7 @@ class Checkpoints:
         flat["data"] = {"archive": archive}
         shapes = {name: _shapes(arrays) for name, arrays in flat.items()}
         metadata = {"format": FORMAT, "contract": contract, "arrays": shapes}
-        ocp.save_checkpointables(self._path(step), flat, custom_metadata=metadata)
+        ocp.save_checkpointables(str(self._path(step)), flat, custom_metadata=metadata)
         for old in self.steps()[: -(self._keep + 1)]:
             self._remove(self._path(old))
 
@@ -306,7 +306,7 @@ def _shapes(arrays: FlatArrays) -> Shapes:
 def _load_tree(path: Path, name: str, shapes: Shapes) -> FlatArrays:
     """One tree as NumPy arrays. One at a time: what fails in Orbax then leaves nothing running."""
     abstract = {key: np.empty(shape, dtype) for key, (dtype, shape) in shapes.items()}
-    return ocp.load_checkpointables(path, {name: abstract})[name]
+    return ocp.load_checkpointables(str(path), {name: abstract})[name]
 
 
 def _check_fits(path: Path, wanted: dict[str, FlatArrays], found: dict[str, Shapes]) -> None:

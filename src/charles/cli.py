@@ -5,6 +5,7 @@ that was written for the user into one line and exit status 2. Everything heavy 
 because processes that a command starts import the module that it was started from.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -78,6 +79,8 @@ def _train(arguments: Sequence[str]) -> None:
     from charles.parsing import parse_train
 
     options = parse_train(arguments)
+    if options.config.step_threads == 1:
+        use_one_thread()
     from charles.trainer import train
 
     train(
@@ -93,6 +96,16 @@ def _train(arguments: Sequence[str]) -> None:
         write_report(
             options.config.run_dir, routes=options.report_routes, film_s=options.report_film_s
         )
+
+
+def use_one_thread() -> None:
+    """Let XLA compute with one thread in this process and those it starts; before jax is imported.
+
+    A step on all cores would leave none to collectors and player, which on a small machine costs
+    more than it gains.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
 
 
 def _collect(arguments: Sequence[str]) -> None:

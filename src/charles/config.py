@@ -172,11 +172,13 @@ class NetworkConfig:
     """Share of the frame cut off at the bottom (bonnet)."""
     patch: int = 4
     """Side of the squares of pixels that are folded into channels before the first convolution."""
-    widths: tuple[int, ...] = (48, 64, 64)
+    stem: int = 1
+    """Side of the first convolution's kernel, in patches; 3 sees more and costs twice the time."""
+    widths: tuple[int, ...] = (48, 64, 96)
     """Channels of the convolutional stages; each but the first halves the resolution."""
-    residuals: int = 1
+    residuals: int = 0
     """Residual blocks after the last stage."""
-    neck: int = 16
+    neck: int = 32
     """Channels that the feature maps are reduced to before they are flattened."""
     dense: tuple[int, ...] = (128,)
     """Hidden widths after image, speed and purpose are joined."""
@@ -195,6 +197,8 @@ class NetworkConfig:
         is_left = 0 <= self.crop_bottom < 1 - self.crop_top
         require(is_left, "network.crop_bottom", rule, self.crop_bottom)
         require(len(self.widths) > 0, "network.widths", "have at least one stage", self.widths)
+        is_odd = self.stem > 0 and self.stem % 2 == 1
+        require(is_odd, "network.stem", "be odd and positive", self.stem)
         for name in ("patch", "neck", "condition"):
             value = getattr(self, name)
             require(value > 0, f"network.{name}", "be positive", value)
@@ -293,6 +297,8 @@ class TrainConfig:
     """Wall-clock minutes after which the run ends; 0 for no limit."""
     batch_size: int = 32
     """Samples per step, drawn in equal parts from every output's buffer."""
+    step_threads: Literal[0, 1] = 0
+    """Threads of a training step on a CPU: 0 for all cores; 1 leaves cores to the others."""
     log_every: int = 10
     """Steps between two log lines."""
     outputs: tuple[OutputConfig, ...] = (ACCELERATION_BRAKING, STEERING)

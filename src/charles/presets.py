@@ -15,6 +15,7 @@ from charles.config import (
     GameConfig,
     NetworkConfig,
     OptimizerConfig,
+    PerturbConfig,
     TrainConfig,
 )
 from charles.errors import ConfigError
@@ -39,16 +40,21 @@ def town_small() -> TrainConfig:
 def town_live() -> TrainConfig:
     """The demonstration of the README: collects, trains and drives within ten minutes on two cores.
 
-    Buffers are small, so that training starts soon, and samples are drawn more than once.
+    Buffers are small, so that training starts soon; a sample is drawn several times, because two
+    cores train faster than they collect; and one core is left to those who collect and drive.
     """
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
-        data=DataConfig(buffer_capacity=1_500, reuse=4, history_length=0),
-        collect=CollectConfig(scene_s=20.0),
-        optimizer=OptimizerConfig(decay_steps=2_500),
-        steps=2_500,
-        minutes=6.0,
-    )
+        data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=4, history_length=0,
+                        balancing=BalancingConfig(patience=60)),
+        collect=CollectConfig(scene_s=60.0, perturb=PerturbConfig(every_s=3.0)),
+        optimizer=OptimizerConfig(warmup_steps=100, decay_steps=1_400),
+        checkpoint=CheckpointConfig(every_steps=100),
+        batch_size=64,
+        step_threads=1,
+        steps=1_400,
+        minutes=6.5,
+    )  # fmt: skip
 
 
 def tiny() -> TrainConfig:

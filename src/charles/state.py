@@ -1,7 +1,7 @@
 """The state of training: everything that a step reads and writes, as one pytree."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ class TrainState:
     """The network's statistics, nested dicts; empty for most networks."""
     opt_state: Any
     """The optimiser's state."""
-    key: Array = field(metadata={"static": False})
+    key: Array
     """Raw PRNG key, uint32 ``[2]``; never changes, each step folds its number into it."""
 
     @property
@@ -36,8 +36,8 @@ class TrainState:
         return {"params": self.params, "stats": self.stats}
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A one-dimensional mesh ``batch`` over ``devices``; over all there are by default."""
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """A one-dimensional mesh ``batch`` over JAX devices; over all there are by default."""
     return jax.make_mesh(
         (len(devices or jax.devices()),),
         ("batch",),

@@ -15,6 +15,7 @@ from charles.nets.blocks import (
     RELU_GAIN,
     StandardConv,
     convolve,
+    convolve_by_xla,
     encode_purpose,
     encode_speed,
     fold_patches,
@@ -78,7 +79,7 @@ def test_same_key_same_parameters():
     network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
     one, same, other = (network.init(jax.random.key(seed)) for seed in (1, 1, 2))
     jax.tree.map(np.testing.assert_array_equal, one, same)
-    kernels = [tree["params"]["neck"]["kernel"] for tree in (one, other)]
+    kernels = [tree["params"]["backbone"]["neck"]["kernel"] for tree in (one, other)]
     assert not np.allclose(*kernels)
 
 
@@ -103,7 +104,7 @@ def test_predictions_depend_on_every_input_that_is_given(changes):
     for name, is_given in given.items():
         changed = apply(inputs | {name: others[name]})
         for output, value in base.items():
-            assert np.allclose(changed[output], value, atol=1e-7) != is_given, (name, output)
+            assert np.allclose(changed[output], value, atol=1e-4) != is_given, (name, output)
 
 
 def test_position_in_the_picture_matters():
@@ -151,13 +152,13 @@ def test_convolution_matches_a_loop(stride, size):
 
 @pytest.mark.parametrize(("batch", "stride", "size"), [(6, 1, 3), (5, 2, 3), (4, 2, 5), (3, 1, 1)])
 def test_kernel_gradient_in_chunks_matches_the_plain_one(batch, stride, size, monkeypatch):
-    monkeypatch.setattr(blocks, "_CHUNK_SIZE", 2 * 15 * 17 * 4)  # several chunks of two samples
+    monkeypatch.setattr(blocks, "_CHUNK_SIZE", 2 * 7 * 8 * 4)  # several chunks
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, 13, 15, 4)).astype(np.float32)
     kernel = rng.normal(size=(size, size, 4, 6)).astype(np.float32)
-    y, pull = jax.vjp(lambda kernel: convolve.__wrapped__(x, kernel, stride), kernel)
+    y, pull = jax.vjp(lambda kernel: convolve_by_xla(x, kernel, stride), kernel)
     gradient = rng.normal(size=y.shape).astype(np.float32)
-    chunked = blocks.chunked_kernel_gradient(jnp.asarray(x), gradient, size, stride)
+    chunked = blocks.chunked_kernel_gradient(*map(jnp.asarray, (x, gradient)), size, stride)
     np.testing.assert_allclose(chunked, pull(gradient)[0], rtol=1e-4, atol=1e-3)
 
 
@@ -170,7 +171,7 @@ def test_convolution_has_the_gradients_of_the_plain_one():
         return (function(x, kernel, 1) ** 2).sum()
 
     ours = jax.grad(partial(loss, convolve), argnums=(0, 1))(x, kernel)
-    plain = jax.grad(partial(loss, convolve.__wrapped__), argnums=(0, 1))(x, kernel)
+    plain = jax.grad(partial(loss, convolve_by_xla), argnums=(0, 1))(x, kernel)
     for left, right in zip(ours, plain, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-2)
 

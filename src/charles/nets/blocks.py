@@ -6,7 +6,7 @@ nothing that grows with the picture and keeps activations at unit variance throu
 """
 
 import math
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,24 +18,33 @@ Array = jax.Array
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
 """What brings the variance of a rectified unit normal back to 1."""
 
+_PICTURE_GAIN = 4.0
+"""What brings pictures, whose values have a variance of about 0.25, to unit variance."""
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-_CHUNK_SIZE = 1 << 16
-"""Most input values of a chunk in :func:`chunked_kernel_gradient`: 256 KiB, within any L2 cache."""
+_CHUNK_SIZE = 5 << 12
+"""Most values that a factor of a product in :func:`chunked_kernel_gradient` has: 80 KiB."""
 
 _LEAST_POSITIONS = 100
 """Output positions of a sample from which :func:`chunked_kernel_gradient` is the faster one."""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, kernel: Array, stride: int) -> Array:
     """Convolution with zero padding: ``[B, H, W, C]`` to ``[B, ceil(H / stride), ..., O]``.
+
+    The gradient by the kernel is :func:`kernel_gradient`'s.
 
     Args:
         x: float ``[B, H, W, C]``.
         kernel: float ``[k, k, C, O]``, ``k`` odd.
         stride: 1 or more.
     """
+    return _convolve(x, kernel, stride)
+
+
+def convolve_by_xla(x: Array, kernel: Array, stride: int) -> Array:
+    """:func:`convolve` with XLA's own gradients."""
     pad = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), [(pad, pad), (pad, pad)], dimension_numbers=_DIMENSIONS
@@ -43,18 +52,19 @@ def convolve(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def _convolve_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(x, kernel, stride), (x, kernel)
+    return convolve_by_xla(x, kernel, stride), (x, kernel)
 
 
 def _convolve_backward(
     stride: int, kept: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     x, kernel = kept
-    _, pull_x = jax.vjp(lambda x: convolve.__wrapped__(x, kernel, stride), x)
+    _, pull_x = jax.vjp(lambda x: convolve_by_xla(x, kernel, stride), x)
     return pull_x(gradient)[0], kernel_gradient(x, gradient, kernel.shape[0], stride)
 
 
-convolve.defvjp(_convolve_forward, _convolve_backward)
+_convolve: Any = jax.custom_vjp(convolve_by_xla, nondiff_argnums=(2,))
+_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def kernel_gradient(x: Array, gradient: Array, size: int, stride: int) -> Array:
@@ -75,7 +85,7 @@ def kernel_gradient(x: Array, gradient: Array, size: int, stride: int) -> Array:
     if is_alone_on_cpu and rows * columns >= _LEAST_POSITIONS:
         return chunked_kernel_gradient(x, gradient, size, stride)
     kernel = jnp.zeros((size, size, x.shape[-1], gradient.shape[-1]), x.dtype)
-    _, pull = jax.vjp(lambda kernel: convolve.__wrapped__(x, kernel, stride), kernel)
+    _, pull = jax.vjp(lambda kernel: convolve_by_xla(x, kernel, stride), kernel)
     return pull(gradient)[0]
 
 
@@ -85,7 +95,7 @@ def chunked_kernel_gradient(x: Array, gradient: Array, size: int, stride: int) -
     _, rows, columns, features = gradient.shape
     pad = size // 2
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    num_chunks = _num_chunks(batch, x[0].size)
+    num_chunks = _num_chunks(batch, rows * columns * channels)
     chunks = x.reshape(num_chunks, -1, *x.shape[1:])
     gradients = gradient.reshape(num_chunks, -1, features)
     last_row, last_column = (rows - 1) * stride + 1, (columns - 1) * stride + 1
@@ -106,7 +116,7 @@ def chunked_kernel_gradient(x: Array, gradient: Array, size: int, stride: int) -
 
 
 def _num_chunks(batch: int, sample_size: int) -> int:
-    """Fewest equal chunks of a batch that fit into the cache."""
+    """Fewest equal chunks of a batch that are small enough."""
     counts = [count for count in range(1, batch + 1) if batch % count == 0]
     fits = (count for count in counts if batch // count * sample_size <= _CHUNK_SIZE)
     return next(fits, batch)
@@ -123,6 +133,27 @@ def fold_patches(image: Array, size: int) -> Array:
     padding = ((0, 0), (rows * size - height, 0), (0, columns * size - width), (0, 0))
     blocks = jnp.pad(image, padding).reshape(batch, rows, size, columns, size * channels)
     return blocks.transpose(0, 1, 3, 2, 4).reshape(batch, rows, columns, size**2 * channels)
+
+
+class PlainConv(nnx.Module):
+    """A convolution for the picture itself, whose values lie around 0.
+
+    A standardised kernel sums to 0 and would be blind to how bright an even patch is.
+    """
+
+    def __init__(
+        self, channels: int, features: int, size: int, *, stride: int = 1, rngs: nnx.Rngs
+    ) -> None:
+        fan_in = size * size * channels
+        kernel = jax.random.normal(rngs.params(), (size, size, channels, features))
+        self.kernel = nnx.Param(kernel * math.sqrt(_PICTURE_GAIN / fan_in))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.stride = stride
+
+    def __call__(self, x: Array) -> Array:
+        """``[B, H, W, channels]`` to ``[B, H / stride, W / stride, features]``."""
+        kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
+        return convolve(x, kernel, self.stride) + bias
 
 
 class StandardConv(nnx.Module):

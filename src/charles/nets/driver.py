@@ -11,6 +11,7 @@ from flax import nnx
 from charles.config import NetworkConfig
 from charles.nets.blocks import (
     Modulation,
+    PlainConv,
     Residual,
     StandardConv,
     encode_purpose,
@@ -48,6 +49,43 @@ def make_network(config: NetworkConfig, sample: SampleSpec, outputs: tuple[Outpu
     return functionalize(lambda rngs: Driver(config, heads, dtype=dtype, rngs=rngs), prepare)
 
 
+class Backbone(nnx.Module):
+    """From the image to feature maps: folded patches, stages, residual blocks, neck."""
+
+    def __init__(self, config: NetworkConfig, *, rngs: nnx.Rngs) -> None:
+        self.patch = config.patch
+        height, width, channels = image_shape(config)
+        height, width = -(-height // self.patch), -(-width // self.patch)
+        channels *= self.patch**2
+        stages: dict[str, nnx.Module] = {}
+        for index, features in enumerate(config.widths):
+            size, stride = (config.stem, 1) if index == 0 else (3, 2)
+            height, width = -(-height // stride), -(-width // stride)
+            make = PlainConv if index == 0 else StandardConv
+            stages[f"conv_{index}"] = make(channels, features, size, stride=stride, rngs=rngs)
+            channels = features
+        self.stages = nnx.Dict(stages)
+        residuals = [Residual(channels, rngs=rngs) for _ in range(config.residuals)]
+        self.residuals = nnx.Dict({f"residual_{i}": each for i, each in enumerate(residuals)})
+        has_condition = config.with_speed or config.with_purpose
+        is_modulated = config.is_modulated and has_condition
+        width_of = config.condition
+        self.modulation = Modulation(width_of, channels, rngs=rngs) if is_modulated else None
+        self.neck = StandardConv(channels, config.neck, 1, rngs=rngs)
+        self.num_features = height * width * config.neck
+
+    def __call__(self, image: Array, condition: Array | None) -> Array:
+        """Flat features ``[B, num_features]`` from ``[B, h, w, 3]`` and ``[B, D]``."""
+        x = fold_patches(image, self.patch)
+        for stage in self.stages.values():
+            x = rectify(stage(x))
+        for residual in self.residuals.values():
+            x = residual(x)
+        if self.modulation is not None and condition is not None:
+            x = self.modulation(x, condition)
+        return rectify(self.neck(x)).reshape(x.shape[0], -1)
+
+
 class Driver(nnx.Module):
     """See the module's docstring."""
 
@@ -56,52 +94,27 @@ class Driver(nnx.Module):
     ) -> None:
         self.config = config
         self.dtype = dtype
-        condition = _SPEED_FEATURES * config.with_speed + _PURPOSE_FEATURES * config.with_purpose
-        self.condition = nnx.Linear(condition, config.condition, rngs=rngs) if condition else None
-        height, width, channels = image_shape(config)
-        height, width = -(-height // config.patch), -(-width // config.patch)
-        channels *= config.patch**2
-        stages: dict[str, nnx.Module] = {}
-        for index, features in enumerate(config.widths):
-            stride = 1 if index == 0 else 2
-            height, width = -(-height // stride), -(-width // stride)
-            stages[f"conv_{index}"] = StandardConv(channels, features, 3, stride=stride, rngs=rngs)
-            channels = features
-        self.stages = nnx.Dict(stages)
-        self.residuals = nnx.Dict(
-            {f"residual_{i}": Residual(channels, rngs=rngs) for i in range(config.residuals)}
-        )
-        is_modulated = config.is_modulated and self.condition is not None
-        self.modulation = (
-            Modulation(config.condition, channels, rngs=rngs) if is_modulated else None
-        )
-        self.neck = StandardConv(channels, config.neck, 1, rngs=rngs)
-        features = height * width * config.neck + (config.condition if condition else 0)
+        given = _SPEED_FEATURES * config.with_speed + _PURPOSE_FEATURES * config.with_purpose
+        self.condition = nnx.Linear(given, config.condition, rngs=rngs) if given else None
+        self.backbone = Backbone(config, rngs=rngs)
+        features = self.backbone.num_features + (config.condition if given else 0)
         dense: dict[str, nnx.Module] = {}
         for index, size in enumerate(config.dense):
             dense[f"dense_{index}"] = nnx.Linear(features, size, kernel_init=_he, rngs=rngs)
             features = size
         self.dense = nnx.Dict(dense)
-        self.heads = nnx.Dict(
-            {
-                name: nnx.Linear(features, units, kernel_init=_small, rngs=rngs)
-                for name, units in heads.items()
-            }
-        )
+        layers = {
+            name: nnx.Linear(features, units, kernel_init=_small, rngs=rngs)
+            for name, units in heads.items()
+        }
+        self.heads = nnx.Dict(layers)
 
     def __call__(
         self, batch: Batch, *, is_training: bool, key: Array | None = None
     ) -> dict[str, Array]:
         """See :class:`charles.nets.functional.NetworkModule`."""
-        x = fold_patches(batch["image"].astype(self.dtype), self.config.patch)
-        for stage in self.stages.values():
-            x = rectify(stage(x))
-        for residual in self.residuals.values():
-            x = residual(x)
         condition = self._condition(batch)
-        if self.modulation is not None:
-            x = self.modulation(x, condition)
-        x = rectify(self.neck(x)).reshape(x.shape[0], -1).astype(jnp.float32)
+        x = self.backbone(batch["image"].astype(self.dtype), condition).astype(jnp.float32)
         if condition is not None:
             x = jnp.concatenate([x, condition], axis=-1)
         for dense in self.dense.values():

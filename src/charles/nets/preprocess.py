@@ -6,7 +6,9 @@ to nothing. Averaging is two sums: over rows, a few weighted rows each; over col
 matrix that repeats along the row and makes RGB in the same multiplication.
 """
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import jax
@@ -101,11 +103,11 @@ def _planes_to_rgb(planes: Sequence[tuple[Array, np.ndarray]], config: NetworkCo
     Each plane is uint8 ``[B, H, W * channels]`` with a colour matrix ``[channels, 3]``.
     """
     height, width = config.input_height, config.input_width
-    total: Array | float = 0.0
+    parts = []
     for plane, colours in planes:
         weights = area_weights(plane.shape[1], height)[_kept_rows(config)]
-        total = total + _average_columns(_average_rows(plane, weights), colours, width)
-    return jnp.asarray(total)
+        parts.append(_average_columns(_average_rows(plane, weights), colours, width))
+    return reduce(operator.add, parts)
 
 
 def _average_rows(plane: Array, weights: np.ndarray) -> Array:
@@ -119,8 +121,10 @@ def _average_rows(plane: Array, weights: np.ndarray) -> Array:
     shares = np.take_along_axis(weights, taps, axis=1)
     shares[:, 1:][np.diff(taps, axis=1) == 0] = 0.0  # a tap clamped to the last row counts once
     shares = shares.astype(np.float32)
-    picked = [plane[:, _as_slice(taps[:, k])].astype(jnp.float32) for k in range(num_taps)]
-    return sum(rows * shares[:, k, None] for k, rows in enumerate(picked))
+    total = jnp.zeros((plane.shape[0], len(taps), plane.shape[2]), jnp.float32)
+    for k in range(num_taps):
+        total += plane[:, _as_slice(taps[:, k])].astype(jnp.float32) * shares[:, k, None]
+    return total
 
 
 def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
