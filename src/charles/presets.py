@@ -45,7 +45,7 @@ def town_live() -> TrainConfig:
     """
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
-        data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=8, history_length=0,
+        data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=4, history_length=0,
                         balancing=BalancingConfig(patience=60)),
         collect=CollectConfig(scene_s=60.0, perturb=PerturbConfig(every_s=3.0)),
         optimizer=OptimizerConfig(warmup_steps=100, decay_steps=1_400),

@@ -18,6 +18,9 @@ from charles.routes import RATE_HZ, Drive, Driver, Npc, Route, make_routes
 from charles.town.render import Renderer
 from charles.ui.film import Film
 
+HEIGHT, WIDTH = 270, 480
+"""Of each picture in a film, whatever size the network sees."""
+
 STRIP_HEIGHT = 66
 """Rows of the strip below the pictures."""
 
@@ -57,13 +60,12 @@ def film_drives(
     Returns:
         The files written, the film first.
     """
-    height, width = policy.spec.height, policy.spec.width
-    renderer = Renderer(height, width)
+    eyes, camera = Renderer(policy.spec.height, policy.spec.width), Renderer(HEIGHT, WIDTH)
     columns = [
-        _Column(caption, _driver(variables, policy, renderer), route, policy.config, renderer)
+        _Column(caption, _driver(variables, policy, eyes), route, policy.config, camera)
         for caption, variables in drivers.items()
     ]
-    shape = (2 * height + STRIP_HEIGHT, len(columns) * width)
+    shape = (2 * HEIGHT + STRIP_HEIGHT, len(columns) * WIDTH)
     stills = {round(s * RATE_HZ): path.with_name(f"{path.stem}_{s:g}s.png") for s in stills_s}
     made = [path]
     with Film(path, height=shape[0], width=shape[1], fps=round(RATE_HZ)) as film:
@@ -75,7 +77,8 @@ def film_drives(
                 made.append(stills[instant])
             if all(column.drive.ended for column in columns):
                 break
-    renderer.close()
+    eyes.close()
+    camera.close()
     return made
 
 
@@ -123,19 +126,17 @@ class _Column:
         self.drive = Drive(caption, driver, route, game=config.game, unstuck=unstuck)
         self._caption = caption
         self._renderer = renderer
-        height, width = config.frame.height, config.frame.width
-        self._height = height
-        self._picture = np.zeros((2 * height + STRIP_HEIGHT, width, 3), np.uint8)
+        self._picture = np.zeros((2 * HEIGHT + STRIP_HEIGHT, WIDTH, 3), np.uint8)
 
     def step(self) -> np.ndarray:
         """Draw the present instant and move to the next; a drive that has ended stands still."""
         if self.drive.ended:
             return self._picture
-        view, height = self.drive.world.view(), self._height
-        self._renderer.render(view, self._picture[:height], camera="chase")
-        self._renderer.render(view, self._picture[height : 2 * height])
+        view = self.drive.world.view()
+        self._renderer.render(view, self._picture[:HEIGHT], camera="chase")
+        self._renderer.render(view, self._picture[HEIGHT : 2 * HEIGHT])
         self.drive.step()
-        _draw_strip(self._picture[2 * height :], self._caption, self.drive)
+        _draw_strip(self._picture[2 * HEIGHT :], self._caption, self.drive)
         self._picture[:, -2:] = _PAPER  # a line between the columns
         if self.drive.ended:
             self._fade()
@@ -143,7 +144,7 @@ class _Column:
 
     def _fade(self) -> None:
         """Show that the drive is over."""
-        pictures = self._picture[: 2 * self._height]
+        pictures = self._picture[: 2 * HEIGHT]
         grey = cv2.cvtColor(cv2.cvtColor(pictures, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         np.copyto(pictures, (grey * 0.6).astype(np.uint8))
         _write(pictures, self.drive.ended.replace("_", " "), (14, 34), scale=0.9)
