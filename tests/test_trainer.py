@@ -16,7 +16,7 @@ import pytest
 from charles import presets
 from charles.checkpoint import Checkpoints
 from charles.config import ServerConfig
-from charles.data.shm import PREFIX, block_dir, remove_stale
+from charles.data.shm import PREFIX, block_dir
 from charles.data.storage import Storage
 from charles.errors import ConfigError
 from charles.intake import sample_spec
@@ -32,6 +32,11 @@ def free_port():
 def make_config(run_dir, **changes):
     config = replace(presets.tiny(), run_dir=run_dir, server=ServerConfig(port=free_port()))
     return replace(config, **changes)
+
+
+def blocks_of(pid):
+    """Shared-memory blocks that a process made; others may be running on this machine."""
+    return list(block_dir().glob(f"{PREFIX}*-{pid}-*"))
 
 
 def put_on_disk(config, count):
@@ -75,7 +80,7 @@ def test_trains_on_what_a_collector_sends_and_leaves_nothing_behind(tmp_path):
     rows = (config.run_dir / "metrics.csv").read_text().splitlines()
     assert len(rows) == 13
     assert "steering_mae" in rows[0]
-    assert not list(block_dir().glob(f"{PREFIX}*"))
+    assert not blocks_of(os.getpid())
 
 
 def test_training_4_steps_is_training_2_and_resuming_for_2(tmp_path):
@@ -144,10 +149,10 @@ def test_a_killed_trainer_loses_no_stored_sample_and_no_memory(tmp_path):
     assert not alive
     stored = {path.name for path in (config.run_dir / "samples").glob("*.sample")}
     assert stored
-    assert list(block_dir().glob(f"{PREFIX}*"))  # nobody was left to remove them
+    assert blocks_of(process.pid)  # nobody was left to remove them
     step = checkpoints.latest()
     resumed = replace(config, steps=step + 1, data=replace(config.data, keep_fraction=0.05))
     result = train(resumed, collectors=1, console=False, resume=True, stop=threading.Event())
     assert result.steps == step + 1
-    assert not list(block_dir().glob(f"{PREFIX}*"))
-    assert remove_stale() == []
+    assert not blocks_of(process.pid)
+    assert not blocks_of(os.getpid())
