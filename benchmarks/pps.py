@@ -4,7 +4,7 @@ Two drives in real time with the full-size network: a quiet one, then one while 
 writes real checkpoints of a slightly changed network, each of which is restored, checked and
 swapped in. Targets: period p99 within 2 ms of 33.3 ms, no deadline missed over 20 swaps. ::
 
-    python benchmarks/pps.py --seconds 20 --swaps 20
+    python -m benchmarks.pps --seconds 20 --swaps 20
 """
 
 import argparse
@@ -24,7 +24,7 @@ from charles.player import PlayReport, play
 from charles.process import Worker
 from charles.run import contract_of, write_run
 from charles.timing import Quantiles
-from harness import Row, write_results
+from benchmarks.harness import Row, write_results
 
 BETWEEN_SWAPS_S = 1.5
 """Between two checkpoints; a trainer writes one every few seconds."""
@@ -120,7 +120,7 @@ def main() -> None:
         write_checkpoints(config, 1, 1, 0.0)
         quiet = drive(config, seconds=given.seconds, swaps=0)
         swapping = drive(config, seconds=0.0, swaps=given.swaps)
-    command = f"python benchmarks/pps.py --seconds {given.seconds:g} --swaps {given.swaps}"
+    command = f"python -m benchmarks.pps --seconds {given.seconds:g} --swaps {given.swaps}"
     write_results("pps", rows_of("quiet", quiet) + rows_of("swapping", swapping), command)
 
 
