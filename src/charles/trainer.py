@@ -229,12 +229,15 @@ class Trainer:
 
     def _next_batch(self) -> Batch | None:
         """The next batch, or ``None`` after a moment; the wait is booked under its cause."""
+        batch = self._loader.get(timeout_s=0.0)
+        if batch is not None:
+            self._pause = ""
+            return batch
+        short = self._intake.view().shortfall
         started_s = time.monotonic()
         batch = self._loader.get(timeout_s=BATCH_WAIT_S)
-        waited_s = time.monotonic() - started_s
-        short = {} if batch is not None else self._intake.view().shortfall
         if short:
-            self._clock.paused_s += waited_s
+            self._clock.paused_s += time.monotonic() - started_s
         reasons = [
             f"{name} {share:.0%} < {self._needed_share():.0%}" for name, share in short.items()
         ]
