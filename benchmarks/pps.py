@@ -16,6 +16,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.harness import Row, write_results
+
 from charles.checkpoint import Checkpoints
 from charles.config import PlayOptions, TrainConfig
 from charles.io.game import Game
@@ -24,7 +26,6 @@ from charles.player import PlayReport, play
 from charles.process import Worker
 from charles.run import contract_of, write_run
 from charles.timing import Quantiles
-from benchmarks.harness import Row, write_results
 
 BETWEEN_SWAPS_S = 1.5
 """Between two checkpoints; a trainer writes one every few seconds."""
