@@ -23,7 +23,6 @@ from charles.io.game import WEATHERS, Game, Scene, Telemetry
 from charles.io.games import make_game as make_known_game
 from charles.perturb import Perturber
 from charles.process import stop_on_signals
-from charles.sample import SampleFlag
 from charles.server import Connection, Demand, Welcome
 from charles.timing import Cadence
 from charles.ui.console import CollectConsole, CollectView
@@ -198,7 +197,7 @@ class Collector:
             header["episode"] = (self._id << 32) | self._episode
             header["frame_index"] = self.tally.instants
             header["collector"] = self._id
-            header["flags"] = self._perturber.flag | SampleFlag.NONE
+            header["flags"] = self._perturber.flag
             header["picked_for"] = output
             header["weather"] = WEATHERS.index(telemetry.weather)
             header["time_of_day_h"] = telemetry.time_of_day_h
