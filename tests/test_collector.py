@@ -9,6 +9,7 @@ import pytest
 
 from charles import presets
 from charles.collector import Collector
+from charles.config import DaggerConfig
 from charles.data.exchange import Exchange
 from charles.data.pixels import to_pixels
 from charles.data.pool import Lane, PoolSpec
@@ -173,3 +174,67 @@ def test_a_game_with_other_controls_is_refused(config, exchange, lane, town):
     town.controls = ("gas",)
     with pytest.raises(ConfigError, match="gas"):
         make_collector(config, lane, town)
+
+
+class Taking:
+    """A pupil that takes every other turn of ``ticks`` instants, and keeps what it was shown."""
+
+    def __init__(self, ticks, hold):
+        self._ticks, self._hold = ticks, hold
+        self._now = 0
+        self.seen = []
+
+    def step(self):
+        self._now += 1
+        return self.is_driving
+
+    @property
+    def is_driving(self):
+        return self._now // self._ticks % 2 == 1
+
+    @property
+    def is_due(self):
+        return self.is_driving and self._now % self._hold == 0
+
+    def act(self, observer, telemetry):
+        self.seen.append((telemetry.captured_ns, observer.frame.copy()))
+        return np.array([-1.0, 0.5], np.float32)
+
+    def reset(self):
+        pass
+
+
+@pytest.mark.parametrize("pixel_format", ["rgb", "yuv420"])
+def test_the_pupils_driving_is_labelled_by_the_expert(config, town, pixel_format):
+    config = replace(config, frame=replace(config.frame, pixel_format=pixel_format))
+    spec = PoolSpec(name=unique_name("pool"), num_slots=200, sample=sample_spec(config))
+    with (
+        closing(Exchange(spec, max_collectors=1, slots_per_collector=64)) as exchange,
+        closing(Lane(exchange.open_lane(1))) as lane,
+    ):
+        collector = make_collector(config, lane, town)
+        collector.pupil = pupil = Taking(ticks=30, hold=3)
+        slots = collect(collector, exchange, 600)
+        headers = exchange.pool.headers[slots]
+        driven = headers[headers["flags"] == SampleFlag.ON_POLICY]
+        assert len(driven) > 10
+        assert len(driven) < len(headers)
+        # The pupil's controls hold between its predictions, and the expert disagrees with them.
+        held = driven["controls"][:, 0] == -1.0
+        assert held.mean() > 0.9
+        assert np.abs(driven["label"][:, 0] + 1.0).max() > 0.5
+        assert len(pupil.seen) > 60
+        shown = dict(pupil.seen)
+        for header, pixels in zip(headers, exchange.pool.pixels[slots], strict=True):
+            frame = shown.get(int(header["captured_ns"]))
+            if frame is not None:
+                expected = np.empty(spec.sample.pixels_shape, np.uint8)
+                to_pixels(frame, spec.sample, expected)
+                np.testing.assert_array_equal(pixels, expected)
+
+
+def test_a_pupil_needs_an_expert_that_advises(config, lane, town):
+    config = replace(config, collect=replace(config.collect, dagger=DaggerConfig(share=0.5)))
+    assert make_collector(config, lane, town).takes_pupil
+    town.is_advising = False
+    assert not make_collector(config, lane, town).takes_pupil

@@ -9,10 +9,9 @@ from charles.data.history import History
 from charles.data.pixels import to_pixels
 from charles.errors import CheckpointError, ConfigError
 from charles.io.game import Telemetry
+from charles.observer import Observer, blank_inputs
 from charles.policy import (
-    Observer,
     Policy,
-    blank_inputs,
     check_controls,
     load_variables,
     to_controls,

@@ -3,30 +3,38 @@
 Its way with one instant: ask the game for it, let the balancing say from the label alone whether
 the sample is wanted, and only then capture the pixels, straight into a slot of the shared pool.
 A balanced set is published when it is complete. Everything it needs to know comes from the server.
+
+Who drives: the expert; the expert with a push on the wheel (:mod:`charles.perturb`); or the network
+that is being trained (:mod:`charles.dagger`). The label is the expert's whoever drives.
 """
 
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from charles.config import ServerConfig, TrainConfig
 from charles.data.balancing import make_balancer
-from charles.data.history import History
 from charles.data.pixels import to_pixels
 from charles.data.pool import Lane
 from charles.errors import ConfigError, WireError
 from charles.io.game import WEATHERS, Game, Scene, Telemetry
 from charles.io.games import make_game as make_known_game
+from charles.observer import Observer
 from charles.perturb import Perturber
 from charles.process import stop_on_signals
-from charles.server import Connection, Demand, Welcome
+from charles.sample import SampleFlag
+from charles.server import Checkpoint, Connection, Demand, Welcome
 from charles.timing import Cadence
 from charles.ui.console import CollectConsole, CollectView
 from charles.unstuck import Unstuck
+
+if TYPE_CHECKING:  # needs jax, which a collector without a pupil does without
+    from charles.dagger import Pupil
 
 GameMaker = Callable[[TrainConfig, int], Game]
 """Makes the game of a run from its config and a seed."""
@@ -55,6 +63,8 @@ class Tally:
 
 class Collector:
     """Turns a game's instants into balanced samples in the shared pool. One thread only.
+
+    ``pupil`` is the network that drives in turns with the expert; ``None`` until somebody sets it.
 
     Args:
         game: The game; the caller closes it.
@@ -94,8 +104,11 @@ class Collector:
         perturb = collect.perturb if game.is_advising else replace(collect.perturb, every_s=0.0)
         self._perturber = Perturber(perturb, spec.controls, rate_hz=collect.rate_hz, rng=rng)
         self._unstuck = Unstuck(collect.unstuck, collect.rate_hz)
-        self._history = History(spec.history_length, spec.history_features)
-        self._frame = np.empty((spec.height, spec.width, 3), np.uint8)
+        self.takes_pupil = game.is_advising and collect.dagger.share > 0.0
+        """Whether the network may drive: its expert must advise whoever drives."""
+        self.pupil: Pupil | None = None
+        self._observer = Observer(spec)
+        self._has_frame = False
         self._scene_ticks = round(collect.scene_s * collect.rate_hz)
         self._ticks_left = 0
         self._episode = 0
@@ -114,13 +127,14 @@ class Collector:
         if telemetry.is_collision or self._unstuck.add(telemetry.speed_mps):
             self._put_elsewhere(telemetry)
             return
-        is_pushed = self._perturber.step()
+        self._has_frame = False
+        flag = self._take_turns()
         if telemetry.label is None or not np.isfinite(telemetry.label).all():
             self.tally.unlabelled += 1
         else:
-            self._consider(telemetry, telemetry.label)
-        self._drive(telemetry, is_pushed)
-        self._history.append(telemetry.controls, telemetry.speed_mps, telemetry.purpose)
+            self._consider(telemetry, telemetry.label, flag)
+        self._drive(telemetry, flag)
+        self._observer.remember(telemetry)
 
     def _change_scene(self) -> None:
         low, high = self._config.game.seeds
@@ -138,28 +152,40 @@ class Collector:
 
     def _begin_episode(self) -> None:
         self._episode += 1
-        self._history.clear()
+        self._observer.restart()
         self._perturber.reset()
+        if self.pupil is not None:
+            self.pupil.reset()
         self._unstuck.reset()
         self.cadence.pause()
         if not self._is_npc_driving:
             self._let_npc_drive(True)
 
-    def _drive(self, telemetry: Telemetry, is_pushed: bool) -> None:
-        """Take the wheel while a push lasts, and hand it back after."""
-        if is_pushed:
-            if self._is_npc_driving:
-                self._let_npc_drive(False)
+    def _take_turns(self) -> SampleFlag:
+        """Decide who drives at this instant: what a sample of it is to be marked as."""
+        if self.pupil is not None and self.pupil.step():
+            self._perturber.reset()
+            return SampleFlag.ON_POLICY
+        self._perturber.step()
+        return self._perturber.flag
+
+    def _drive(self, telemetry: Telemetry, flag: SampleFlag) -> None:
+        """Let the expert drive, or take the wheel from it for a push or for the pupil."""
+        is_expert = flag not in (SampleFlag.PERTURBED, SampleFlag.ON_POLICY)
+        if is_expert != self._is_npc_driving:
+            self._let_npc_drive(is_expert)
+        if flag == SampleFlag.PERTURBED:
             assert telemetry.label is not None  # an advising game always has one
             self._game.act(self._perturber.apply(telemetry.label))
-        elif not self._is_npc_driving:
-            self._let_npc_drive(True)
+        elif self.pupil is not None and self.pupil.is_due:
+            self._see()
+            self._game.act(self.pupil.act(self._observer, telemetry))
 
     def _let_npc_drive(self, is_driving: bool) -> None:
         self._game.set_npc(is_driving)
         self._is_npc_driving = is_driving
 
-    def _consider(self, telemetry: Telemetry, label: np.ndarray) -> None:
+    def _consider(self, telemetry: Telemetry, label: np.ndarray, flag: SampleFlag) -> None:
         """Capture the sample if an output's set wants it, and publish the sets it completes."""
         output = self.balancer.wants(label)
         if output is None:
@@ -168,7 +194,7 @@ class Collector:
         if slot is None:
             self.tally.starved += 1
             return
-        self._write(slot, telemetry, label, output)
+        self._write(slot, telemetry, label, output, flag)
         self.tally.samples += 1
         for unwanted in self.balancer.add(output, label, slot):
             self._lane.give_back(unwanted)
@@ -185,19 +211,32 @@ class Collector:
             slot = self._lane.claim()
         return slot
 
-    def _write(self, slot: int, telemetry: Telemetry, label: np.ndarray, output: int) -> None:
+    def _see(self) -> np.ndarray:
+        """This instant's frame, captured once however often it is asked for."""
+        if not self._has_frame:
+            self._game.grab(self._observer.frame)
+            self._has_frame = True
+        return self._observer.frame
+
+    def _write(
+        self,
+        slot: int,
+        telemetry: Telemetry,
+        label: np.ndarray,
+        output: int,
+        flag: SampleFlag,
+    ) -> None:
         with self._lane.writing(slot) as (header, pixels):
-            if self._spec.pixel_format == "rgb":
+            if self._spec.pixel_format == "rgb" and flag != SampleFlag.ON_POLICY:
                 self._game.grab(pixels)
             else:
-                self._game.grab(self._frame)
-                to_pixels(self._frame, self._spec, pixels)
+                to_pixels(self._see(), self._spec, pixels)
             header["captured_ns"] = telemetry.captured_ns
             header["applied_ns"] = time.monotonic_ns()
             header["episode"] = (self._id << 32) | self._episode
             header["frame_index"] = self.tally.instants
             header["collector"] = self._id
-            header["flags"] = self._perturber.flag
+            header["flags"] = flag
             header["picked_for"] = output
             header["weather"] = WEATHERS.index(telemetry.weather)
             header["time_of_day_h"] = telemetry.time_of_day_h
@@ -205,7 +244,7 @@ class Collector:
             header["controls"] = telemetry.controls
             header["label"] = label
             header["purpose"] = telemetry.purpose
-            self._history.write_into(header["history"])
+            self._observer.write_history(header["history"])
 
 
 def collect(
@@ -250,11 +289,10 @@ def _collect_session(
     if welcome.lane is None:
         raise WireError("The server sent a collector no lane into the frame pool. Restart it.")
     config = welcome.config
-    with (
-        closing(CollectConsole(is_enabled=has_console)) as console,
-        closing(Lane(welcome.lane)) as lane,
-        closing(make_game(config, config.seed * 1009 + welcome.peer_id)) as game,
-    ):
+    with ExitStack() as stack:
+        console = stack.enter_context(closing(CollectConsole(is_enabled=has_console)))
+        lane = stack.enter_context(closing(Lane(welcome.lane)))
+        game = stack.enter_context(closing(make_game(config, config.seed * 1009 + welcome.peer_id)))
         collector = Collector(game, config, lane, collector_id=welcome.peer_id, stop=stop)
         started_s = reported_s = time.monotonic()
         while not stop.is_set() and not connection.is_lost:
@@ -262,12 +300,37 @@ def _collect_session(
             if time.monotonic() - reported_s > REPORT_S:
                 reported_s = time.monotonic()
                 _report(connection, collector, console, started_s)
+                if _hear(connection, collector):
+                    collector.pupil = stack.enter_context(_make_pupil(welcome))
+
+
+def _make_pupil(welcome: Welcome) -> "Pupil":
+    """The network of the run that is being trained. Takes seconds: it is compiled."""
+    from charles.dagger import Pupil
+
+    rng = np.random.default_rng((welcome.config.seed, welcome.peer_id, 1))
+    return Pupil(welcome.config, welcome.run_dir / "checkpoints", rng=rng)
+
+
+def _hear(connection: Connection, collector: Collector) -> bool:
+    """Hear what the trainer says: what it is short of, and whether it has a network to drive.
+
+    Returns:
+        Whether the collector's pupil is now due to come.
+    """
+    is_pupil_due = False
+    for message in connection.poll():
+        if isinstance(message, Demand):
+            collector.wanted_weather = str(message.short.get("weather", "")) or None
+        elif isinstance(message, Checkpoint):
+            is_pupil_due = collector.pupil is None and collector.takes_pupil
+    return is_pupil_due
 
 
 def _report(
     connection: Connection, collector: Collector, console: CollectConsole, started_s: float
 ) -> None:
-    """Tell the server and the console how it goes, and hear what the trainer is short of."""
+    """Tell the server and the console how it goes."""
     tally, cadence = collector.tally, collector.cadence.report()
     rate_hz = tally.instants / max(time.monotonic() - started_s, 1e-9)
     bins = collector.balancer.report()
@@ -282,7 +345,4 @@ def _report(
         },
         bins=bins,
     )
-    for message in connection.poll():
-        if isinstance(message, Demand):
-            collector.wanted_weather = str(message.short.get("weather", "")) or None
     console.show(CollectView(rate_hz=rate_hz, tally=vars(tally), cadence=cadence, bins=bins))

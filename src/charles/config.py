@@ -82,6 +82,24 @@ class PerturbConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DaggerConfig:
+    """Letting the network drive a collector in turns with the expert, who says what it would do."""
+
+    share: float = 0.0
+    """Share of the time that the network drives, once there is a checkpoint; 0 switches it off."""
+    turn_s: tuple[float, float] = (3.0, 12.0)
+    """Shortest and longest turn of the network."""
+    rate_hz: float = 10.0
+    """Predictions per second; between two, the controls stay. Fewer leave more time to collect."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.share < 1, "dagger.share", "lie in [0, 1)", self.share)
+        low, high = self.turn_s
+        require(0 < low <= high, "dagger.turn_s", "be two rising times", self.turn_s)
+        require(self.rate_hz > 0, "dagger.rate_hz", "be positive", self.rate_hz)
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnstuckConfig:
     """When a car counts as stuck: too little distance travelled in the last seconds."""
 
@@ -104,6 +122,7 @@ class CollectConfig:
     scene_s: float = 40.0
     """Game time after which world, weather and time of day change."""
     perturb: PerturbConfig = field(default_factory=PerturbConfig)
+    dagger: DaggerConfig = field(default_factory=DaggerConfig)
     unstuck: UnstuckConfig = field(default_factory=UnstuckConfig)
 
     def __post_init__(self) -> None:

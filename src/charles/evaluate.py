@@ -26,6 +26,7 @@ from rich.table import Table
 
 from charles.config import EvaluateOptions, TrainConfig
 from charles.errors import CheckpointError, WorkerError
+from charles.observer import Observer
 from charles.routes import (
     Driver,
     Npc,
@@ -74,8 +75,6 @@ class PolicyDriver:
     """
 
     def __init__(self, policy: "Policy", variables: Any, renderer: "Renderer") -> None:
-        from charles.policy import Observer
-
         self._policy = policy
         self._variables = variables
         self._renderer = renderer

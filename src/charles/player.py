@@ -23,7 +23,8 @@ from charles.io.game import Game, Scene, Telemetry
 from charles.io.gamepad import CommandPad, Pad
 from charles.io.games import make_game as make_known_game
 from charles.link import Link
-from charles.policy import Observer, Policy, to_controls
+from charles.observer import Observer
+from charles.policy import Policy, to_controls
 from charles.process import stop_on_signals
 from charles.run import read_run
 from charles.staging import Refusal, Staged, Stager

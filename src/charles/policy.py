@@ -17,66 +17,15 @@ import numpy as np
 
 from charles.checkpoint import Checkpoints
 from charles.config import TrainConfig
-from charles.data.history import History
-from charles.data.pixels import to_pixels
 from charles.errors import CheckpointError, require
 from charles.intake import sample_spec
-from charles.io.game import Telemetry
 from charles.nets.driver import make_network
+from charles.observer import Inputs, blank_inputs
 from charles.outputs import make_output
-from charles.sample import SampleSpec
 from charles.train_step import make_predict
 
 Variables = Any
 """A network's parameters and statistics, a tree of arrays."""
-
-Inputs = dict[str, np.ndarray]
-"""``pixels`` uint8 ``[1, ...]``, ``speed`` float32 ``[1]``, ``purpose`` float32 ``[1, 2]`` and
-``history`` float32 ``[1, T, D]``."""
-
-
-class Observer:
-    """Turns instants of a game into a network's inputs, as the collector stores them.
-
-    Use from one thread. The inputs are buffers of the observer, overwritten by the next call.
-
-    Args:
-        spec: The shape of a sample.
-    """
-
-    def __init__(self, spec: SampleSpec) -> None:
-        self.spec = spec
-        self.frame = np.zeros((spec.height, spec.width, 3), np.uint8)
-        """Where the game's frame goes, RGB uint8 ``[H, W, 3]``."""
-        self.inputs = blank_inputs(spec)
-        self._history = History(spec.history_length, spec.history_features)
-
-    def observe(self, telemetry: Telemetry) -> Inputs:
-        """Inputs for the instant whose pixels are in :attr:`frame`; does not remember it."""
-        inputs = self.inputs
-        to_pixels(self.frame, self.spec, inputs["pixels"][0])
-        inputs["speed"][0] = telemetry.speed_mps
-        inputs["purpose"][0] = telemetry.purpose
-        self._history.write_into(inputs["history"][0])
-        return inputs
-
-    def remember(self, telemetry: Telemetry) -> None:
-        """Add the instant to the history, so that the next one knows it."""
-        self._history.append(telemetry.controls, telemetry.speed_mps, telemetry.purpose)
-
-    def restart(self) -> None:
-        """Forget the past, as after a teleport."""
-        self._history.clear()
-
-
-def blank_inputs(spec: SampleSpec) -> Inputs:
-    """Inputs of the right shapes and types, all zero."""
-    return {
-        "pixels": np.zeros((1, *spec.pixels_shape), np.uint8),
-        "speed": np.zeros(1, np.float32),
-        "purpose": np.zeros((1, 2), np.float32),
-        "history": np.zeros((1, spec.history_length, spec.history_features), np.float32),
-    }
 
 
 class Policy:

@@ -32,6 +32,8 @@ class SampleFlag(IntFlag):
     """Within a few seconds after a perturbation: the expert is coming back."""
     HUMAN = 4
     """A person was driving."""
+    ON_POLICY = 8
+    """The network was driving; the label is what the expert would have done."""
 
 
 @dataclass(frozen=True, kw_only=True)

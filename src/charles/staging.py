@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 
 from charles.checkpoint import Checkpoints
-from charles.policy import Inputs, Policy, Variables, blank_inputs
+from charles.observer import Inputs, blank_inputs
+from charles.policy import Policy, Variables
 
 RECENT = 4
 """Instants that a shadow prediction is made on."""

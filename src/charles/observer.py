@@ -1,0 +1,63 @@
+"""What a network is shown: an instant of a game as the collector stores it and the player sees it.
+
+Collector, player and evaluation share this, so that nothing drives on pictures it never learned.
+"""
+
+import numpy as np
+
+from charles.data.history import History
+from charles.data.pixels import to_pixels
+from charles.io.game import Telemetry
+from charles.sample import SampleSpec
+
+Inputs = dict[str, np.ndarray]
+"""``pixels`` uint8 ``[1, ...]``, ``speed`` float32 ``[1]``, ``purpose`` float32 ``[1, 2]`` and
+``history`` float32 ``[1, T, D]``."""
+
+
+class Observer:
+    """Turns instants of a game into a network's inputs, as the collector stores them.
+
+    Use from one thread. The inputs are buffers of the observer, overwritten by the next call.
+
+    Args:
+        spec: The shape of a sample.
+    """
+
+    def __init__(self, spec: SampleSpec) -> None:
+        self.spec = spec
+        self.frame = np.zeros((spec.height, spec.width, 3), np.uint8)
+        """Where the game's frame goes, RGB uint8 ``[H, W, 3]``."""
+        self.inputs = blank_inputs(spec)
+        self._history = History(spec.history_length, spec.history_features)
+
+    def observe(self, telemetry: Telemetry) -> Inputs:
+        """Inputs for the instant whose pixels are in :attr:`frame`; does not remember it."""
+        inputs = self.inputs
+        to_pixels(self.frame, self.spec, inputs["pixels"][0])
+        inputs["speed"][0] = telemetry.speed_mps
+        inputs["purpose"][0] = telemetry.purpose
+        self.write_history(inputs["history"][0])
+        return inputs
+
+    def write_history(self, out: np.ndarray) -> None:
+        """Write the past into ``out``, float32 ``[T, D]``, oldest first."""
+        self._history.write_into(out)
+
+    def remember(self, telemetry: Telemetry) -> None:
+        """Add the instant to the history, so that the next one knows it."""
+        self._history.append(telemetry.controls, telemetry.speed_mps, telemetry.purpose)
+
+    def restart(self) -> None:
+        """Forget the past, as after a teleport."""
+        self._history.clear()
+
+
+def blank_inputs(spec: SampleSpec) -> Inputs:
+    """Inputs of the right shapes and types, all zero."""
+    return {
+        "pixels": np.zeros((1, *spec.pixels_shape), np.uint8),
+        "speed": np.zeros(1, np.float32),
+        "purpose": np.zeros((1, 2), np.float32),
+        "history": np.zeros((1, spec.history_length, spec.history_features), np.float32),
+    }
