@@ -46,15 +46,15 @@ def town_live() -> TrainConfig:
     """
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
-        data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=4, history_length=0,
+        data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=6, history_length=0,
                         balancing=BalancingConfig(patience=60)),
         collect=CollectConfig(scene_s=60.0, perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.6)),
-        optimizer=OptimizerConfig(warmup_steps=100, decay_steps=1_400),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=1_800),
         checkpoint=CheckpointConfig(every_steps=100),
         batch_size=64,
         step_threads=1,
-        steps=1_400,
+        steps=1_800,
         minutes=6.5,
     )  # fmt: skip
 
