@@ -18,6 +18,7 @@ from charles.errors import ConfigError
 from charles.intake import sample_spec
 from charles.io.town import TownGame
 from charles.sample import SampleFlag
+from charles.server import Demand
 
 
 class Watched:
@@ -238,3 +239,23 @@ def test_a_pupil_needs_an_expert_that_advises(config, lane, town):
     assert make_collector(config, lane, town).takes_pupil
     town.is_advising = False
     assert not make_collector(config, lane, town).takes_pupil
+
+
+def test_what_the_trainer_has_enough_of_is_left_alone(config, exchange, lane, town):
+    collector = make_collector(config, lane, town)
+    collector.heed(Demand(short={"weather": "fog"}, full=("steering",)))
+    slots = collect(collector, exchange, 500)
+    assert len(slots) > 20
+    assert set(exchange.pool.headers["picked_for"][slots]) == {0}
+    collector.heed(Demand(short={}))
+    slots = collect(collector, exchange, 500)
+    assert set(exchange.pool.headers["picked_for"][slots]) == {0, 1}
+
+
+def test_a_weather_that_is_short_comes_with_the_next_scene(config, exchange, lane, town):
+    collector = make_collector(config, lane, town)
+    for weather in ("fog", "rain", "clear"):
+        collector.heed(Demand(short={"weather": weather}))
+        collector._ticks_left = 0
+        collector.step()
+        assert town.world.config.weather == weather

@@ -114,7 +114,16 @@ class Collector:
         self._episode = 0
         self._sequence = 0
         self._is_npc_driving = True
-        self.wanted_weather: str | None = None
+        self._wanted_weather: str | None = None
+
+    def heed(self, demand: Demand) -> None:
+        """Go and find what the trainer is short of, and leave what it has enough of."""
+        self._wanted_weather = str(demand.short.get("weather", "")) or None
+        self.balancer.unwanted = frozenset(
+            number
+            for number, output in enumerate(self._config.outputs)
+            if output.name in demand.full
+        )
 
     def step(self) -> None:
         """Handle one instant: change the scene if it is time, observe, sample, push, remember."""
@@ -138,7 +147,7 @@ class Collector:
 
     def _change_scene(self) -> None:
         low, high = self._config.game.seeds
-        weather, self.wanted_weather = self.wanted_weather, None
+        weather, self._wanted_weather = self._wanted_weather, None
         self._game.reset(Scene(seed=int(self._rng.integers(low, high)), weather=weather))
         self._ticks_left = self._scene_ticks
         self.tally.scenes += 1
@@ -321,7 +330,7 @@ def _hear(connection: Connection, collector: Collector) -> bool:
     is_pupil_due = False
     for message in connection.poll():
         if isinstance(message, Demand):
-            collector.wanted_weather = str(message.short.get("weather", "")) or None
+            collector.heed(message)
         elif isinstance(message, Checkpoint):
             is_pupil_due = collector.pupil is None and collector.takes_pupil
     return is_pupil_due

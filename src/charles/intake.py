@@ -188,11 +188,6 @@ class Intake:
         with self._lock:
             return min(self._weathers, key=lambda name: self._weathers[name])
 
-    def labels(self) -> np.ndarray:
-        """Labels of all buffered samples, float32 ``[N, A]``, for plots."""
-        with self._lock:
-            return self.pool.headers["label"][self._buffers.slots()]
-
     def refill(self, state: Mapping[str, np.ndarray] | None) -> Refilled:
         """Put the samples of the disk copy back into the buffers. Call before :meth:`start`.
 

@@ -98,9 +98,12 @@ class Status(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 
 
 class Demand(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """What the trainer is short of, for collectors to go and find: ``{"weather": "rain"}``."""
+    """What the trainer is short of and what it has enough of, for collectors to act on."""
 
     short: dict[str, str | float]
+    """What to go and find: ``{"weather": "rain"}``."""
+    full: tuple[str, ...] = ()
+    """Outputs whose buffers need no more samples for now."""
 
 
 class Checkpoint(msgspec.Struct, tag=True, frozen=True, kw_only=True):

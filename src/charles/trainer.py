@@ -25,8 +25,11 @@ from charles.run import write_run
 from charles.server import Checkpoint, Demand, Server
 from charles.ui.console import TrainConsole, TrainView
 
-DEMAND_S = 5.0
+DEMAND_S = 2.0
 """How often collectors are told what is short."""
+
+FULL_SHARE = 0.9
+"""How full a buffer is that has enough, as long as another has not."""
 
 BATCH_WAIT_S = 0.2
 """How long a round waits for a batch before it looks after everything else."""
@@ -288,9 +291,18 @@ class Trainer:
         now_s = time.monotonic()
         if now_s - self._last_demand_s > DEMAND_S:
             self._last_demand_s = now_s
-            weather = self._intake.rarest_weather()
-            self._server.broadcast(Demand(short={"weather": weather}), role="collector")
+            demand = Demand(
+                short={"weather": self._intake.rarest_weather()}, full=self._full_outputs()
+            )
+            self._server.broadcast(demand, role="collector")
         self._console.show(self._view)
+
+    def _full_outputs(self) -> tuple[str, ...]:
+        """Outputs that have enough, while others have not: their collecting would be wasted."""
+        enough = FULL_SHARE * self._config.data.buffer_capacity
+        sizes = self._intake.view().sizes
+        full = tuple(name for name, size in sizes.items() if size >= enough)
+        return full if len(full) < len(sizes) else ()
 
     def _view(self) -> TrainView:
         """What the console shows."""

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -160,3 +162,26 @@ def test_impossible_settings_are_refused_with_numbers():
     make_balancer(config, OUTPUTS, NAMES, seed=0, slots_per_collector=45)
     with pytest.raises(ConfigError, match="one of the game's controls"):
         make_balancer(config, (OutputConfig(name="gear"),), NAMES, seed=0)
+
+
+@pytest.mark.parametrize("version", ["v3", "none"])
+def test_an_unwanted_output_gets_nothing_until_it_is_wanted_again(version):
+    balancer = make(version, patience=50)
+    stream = iter(labels(10_000))
+
+    def chosen(count):
+        outputs = []
+        for label in itertools.islice(stream, count):
+            output = balancer.wants(label)
+            if output is not None:
+                balancer.add(output, label, slot=len(outputs))
+                outputs.append(output)
+            balancer.take_completed()
+        return outputs
+
+    balancer.unwanted = frozenset({0})
+    assert set(chosen(1_000)) == {1}
+    balancer.unwanted = frozenset()
+    assert set(chosen(1_000)) == {0, 1}
+    balancer.unwanted = frozenset({0, 1})
+    assert chosen(100) == []

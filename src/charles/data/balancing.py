@@ -62,6 +62,8 @@ class Balancer(Protocol):
 
     max_slots: int
     """Most slots that unfinished sets hold at once."""
+    unwanted: frozenset[int]
+    """Outputs that need no samples for now; none at first. May be set at any time."""
 
     def wants(self, label: np.ndarray) -> int | None:
         """Whose set still needs a sample of this label, float32 ``[A]``; ``None`` if nobody's.
@@ -144,6 +146,7 @@ class EverySample:
     def __init__(self, outputs: tuple[OutputConfig, ...], control_names: tuple[str, ...]) -> None:
         self._names = control_names
         self._tallies = [_Tally(output) for output in outputs]
+        self.unwanted: frozenset[int] = frozenset()
         self._completed: list[tuple[int, list[int]]] = []
         self._next = 0
 
@@ -151,7 +154,9 @@ class EverySample:
         """See :class:`Balancer`."""
         for tally in self._tallies:
             tally.seen[tally.bin_of(label, self._names)] += 1
-        return self._next
+        num = len(self._tallies)
+        turns = ((self._next + step) % num for step in range(num))
+        return next((output for output in turns if output not in self.unwanted), None)
 
     def add(self, output: int, label: np.ndarray, slot: int) -> list[int]:
         """See :class:`Balancer`."""
@@ -222,6 +227,7 @@ class OnePerBin:
         self._patience = patience
         self._rng = np.random.default_rng(seed)
         self._sets = [_OpenSet(output) for output in outputs]
+        self.unwanted: frozenset[int] = frozenset()
         self._completed: list[tuple[int, list[int]]] = []
         self._candidates = 0
         self.max_slots = sum(len(one.tally.bins) for one in self._sets)
@@ -235,7 +241,8 @@ class OnePerBin:
             one.last_met[which] = self._candidates
             one.idle += 1
         self._finish_due()
-        return self._choose([n for n, one in enumerate(self._sets) if bins[n] not in one.slots])
+        wanting = [n for n, one in enumerate(self._sets) if bins[n] not in one.slots]
+        return self._choose([n for n in wanting if n not in self.unwanted])
 
     def add(self, output: int, label: np.ndarray, slot: int) -> list[int]:
         """See :class:`Balancer`."""

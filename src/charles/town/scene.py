@@ -16,6 +16,8 @@ from charles.town.layout import Body, TownMap, WorldView
 from charles.town.meshes import Mesh
 from charles.town.sky import Light
 
+_SMALL_M = 75.0
+"""Trees, lamps, cars and people farther than this are a few pixels high, and are not drawn."""
 _SHARES = 12
 """Steps of contrast left; a node is touched only when it moves to another step."""
 _PLAIN = (1.0, 1.0, 1.0)
@@ -64,13 +66,27 @@ def _show(node: core.NodePath, is_shown: bool) -> None:
 
 
 class _Upright:
-    """A node whose colour follows the light and the air; ``lamp``, if any, shines by itself."""
+    """A node whose colour follows the light and the air; ``lamp``, if any, shines by itself.
+
+    ``glow`` is the lamp's light on the ground, a node of its own.
+    """
 
     def __init__(
-        self, node: core.NodePath, lamp: core.NodePath | None = None, *, is_tinted: bool = True
+        self,
+        node: core.NodePath,
+        lamp: core.NodePath | None = None,
+        glow: core.NodePath | None = None,
+        *,
+        is_tinted: bool = True,
     ) -> None:
-        self.node, self.lamp = node, lamp
+        self.node, self.lamp, self.glow = node, lamp, glow
         self._is_tinted = is_tinted
+
+    def show(self, is_shown: bool) -> None:
+        """Draw it from now on, or do not."""
+        for node in (self.node, self.glow):
+            if node is not None:
+                _show(node, is_shown)
 
     def dress(self, share: int, light: Light) -> None:
         """Set the colours; ``share`` is the contrast that the air leaves."""
@@ -109,6 +125,8 @@ class Surroundings:
         self._add_trees(town)
         self._add_lamp_posts(town)
         self._where = np.array(self._places).reshape(-1, 3)
+        self._is_small = np.arange(len(self._uprights)) >= len(town.buildings)
+        self._is_shown = np.full(len(self._uprights), True)
         self._shares = np.full(len(self._uprights), -1)
 
     def _cell(self, place: meshes.Point) -> core.NodePath:
@@ -146,11 +164,11 @@ class Surroundings:
         for x, y, heading in meshes.lamp_post_places(town):
             place = self._cell((x, y)).attach_new_node("lamp post")
             place.set_pos_hpr(x, y, 0.0, math.degrees(heading), 0.0, 0.0)
-            self._uprights.append(_Upright(place, lamp.copy_to(place)))
-            self._places.append((x, y, 0.0))
-            post.copy_to(place)
             light = glow.copy_to(self._glows)
             light.set_pos_hpr(x, y, 0.0, math.degrees(heading), 0.0, 0.0)
+            self._uprights.append(_Upright(place, lamp.copy_to(place), light))
+            self._places.append((x, y, 0.0))
+            post.copy_to(place)
 
     def update(self, light: Light, x: float, y: float, *, is_new_light: bool) -> None:
         """Follow the light, and the distances from the camera at ``x``, ``y``."""
@@ -158,9 +176,13 @@ class Surroundings:
             self._ground.set_color_scale(*_ground_tint(light), 1.0)
             _show(self._glows, light.is_dark)
             self._shares[:] = -1
-        elif math.isinf(light.haze_m):
-            return
         far = np.hypot(self._where[:, 0] - x, self._where[:, 1] - y) - self._where[:, 2]
+        is_shown = ~self._is_small | (far < _SMALL_M)
+        for index in np.flatnonzero(is_shown != self._is_shown).tolist():
+            self._uprights[index].show(bool(is_shown[index]))
+        self._is_shown = is_shown
+        if math.isinf(light.haze_m) and not is_new_light:
+            return
         shares = share_left(np.maximum(far, 0.0), light)
         for index in np.flatnonzero(shares != self._shares).tolist():
             self._uprights[index].dress(int(shares[index]), light)
@@ -241,11 +263,13 @@ class _Pool:
     def place(
         self, bodies: Sequence[Body], light: Light, camera: tuple[float, float], time_s: float
     ) -> None:
-        """Show ``bodies`` and nothing else."""
+        """Show those of ``bodies`` that are near enough, and nothing else."""
         used: dict[int, int] = defaultdict(int)
         x, y = camera
-        far = np.array([math.hypot(b.x - x, b.y - y) for b in bodies])
-        for body, share in zip(bodies, share_left(far, light).tolist(), strict=True):
+        near = [(body, math.hypot(body.x - x, body.y - y)) for body in bodies]
+        near = [(body, far) for body, far in near if far < _SMALL_M]
+        shares = share_left(np.array([far for _, far in near]), light).tolist()
+        for (body, _), share in zip(near, shares, strict=True):
             style = body.style % self._num_styles
             members, index = self._members[style], used[style]
             if index == len(members):
