@@ -259,3 +259,13 @@ def test_a_weather_that_is_short_comes_with_the_next_scene(config, exchange, lan
         collector._ticks_left = 0
         collector.step()
         assert town.world.config.weather == weather
+
+
+def test_scenes_have_as_much_traffic_as_is_wanted(config, exchange, lane, town):
+    collect_config = replace(config.collect, traffic=(2.0, 3.0))
+    collector = make_collector(replace(config, collect=collect_config), lane, town)
+    usual = config.game.vehicles
+    for _ in range(3):
+        collector._ticks_left = 0
+        collector.step()
+        assert 2 * usual <= town.world.config.vehicles <= 3 * usual

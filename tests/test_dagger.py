@@ -1,6 +1,5 @@
 """The network takes turns at the wheel with the expert, with its newest parameters."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,8 +77,3 @@ def test_after_a_new_scene_the_expert_begins(run):
             pass
         pupil.reset()
         assert not pupil.step()
-
-
-def test_all_of_the_time_is_no_share(run):
-    with pytest.raises(Exception, match=r"dagger.share must lie in \[0, 1\), got 1"):
-        replace(run.config.collect.dagger, share=1.0)

@@ -148,7 +148,12 @@ class Collector:
     def _change_scene(self) -> None:
         low, high = self._config.game.seeds
         weather, self._wanted_weather = self._wanted_weather, None
-        self._game.reset(Scene(seed=int(self._rng.integers(low, high)), weather=weather))
+        scene = Scene(
+            seed=int(self._rng.integers(low, high)),
+            weather=weather,
+            traffic=self._rng.uniform(*self._config.collect.traffic),
+        )
+        self._game.reset(scene)
         self._ticks_left = self._scene_ticks
         self.tally.scenes += 1
         self._begin_episode()

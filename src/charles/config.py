@@ -121,6 +121,8 @@ class CollectConfig:
     """Instants per second of game time."""
     scene_s: float = 40.0
     """Game time after which world, weather and time of day change."""
+    traffic: tuple[float, float] = (1.0, 1.0)
+    """Least and most traffic of a scene, relative to the game's; more of it shows more braking."""
     perturb: PerturbConfig = field(default_factory=PerturbConfig)
     dagger: DaggerConfig = field(default_factory=DaggerConfig)
     unstuck: UnstuckConfig = field(default_factory=UnstuckConfig)
@@ -128,6 +130,8 @@ class CollectConfig:
     def __post_init__(self) -> None:
         require(self.rate_hz > 0, "collect.rate_hz", "be positive", self.rate_hz)
         require(self.scene_s > 0, "collect.scene_s", "be positive", self.scene_s)
+        low, high = self.traffic
+        require(0 <= low <= high, "collect.traffic", "be two rising numbers", self.traffic)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,16 +46,16 @@ def town_live() -> TrainConfig:
     """
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
-        data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=6, history_length=0,
-                        balancing=BalancingConfig(patience=60)),
-        collect=CollectConfig(scene_s=60.0, perturb=PerturbConfig(every_s=3.0),
-                              dagger=DaggerConfig(share=0.6)),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=1_800),
+        data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=4, history_length=0,
+                        balancing=BalancingConfig(patience=30)),
+        collect=CollectConfig(scene_s=60.0, traffic=(1.0, 2.5), perturb=PerturbConfig(every_s=3.0),
+                              dagger=DaggerConfig(share=0.6, rate_hz=6.0)),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=2_400),
         checkpoint=CheckpointConfig(every_steps=100),
         batch_size=64,
         step_threads=1,
-        steps=1_800,
-        minutes=6.5,
+        steps=2_400,
+        minutes=6.8,
     )  # fmt: skip
 
 

@@ -202,6 +202,8 @@ def test_the_scene_that_was_asked_for_is_the_one_that_is_built(make, server):
         assert frame_of(game).mean() < 0.7 * bright
         with pytest.raises(GameError, match="'hail'"):
             game.reset(Scene(weather="hail"))
+        with pytest.raises(GameError, match="traffic"):
+            game.reset(Scene(seed=1, traffic=-1.0))
         with pytest.raises(GameError, match="time_of_day_h"):
             game.reset(Scene(time_of_day_h=25.0))
         with pytest.raises(GameError, match=rf"uint8 \[{HEIGHT}, {WIDTH}, 3\]"):

@@ -6,6 +6,7 @@ because pixels are the expensive half: a collector that sees from the telemetry 
 sample is not wanted never asks for them.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -32,6 +33,8 @@ class Scene:
     """Hour, 0 to 24."""
     place: tuple[float, float] | None = None
     """World coordinates in metres; the game takes the nearest place on a road."""
+    traffic: float = 1.0
+    """How many others there are, relative to what the game was set to, where it can tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,8 @@ def chosen_scene(scene: Scene, config: GameConfig, rng: np.random.Generator) -> 
         raise GameError(f"scene.weather must be one of {WEATHERS}, got {weather!r}.")
     if not 0.0 <= hour <= 24.0:
         raise GameError(f"scene.time_of_day_h must lie in 0 to 24, got {hour!r}.")
+    if not 0.0 <= scene.traffic < math.inf:
+        raise GameError(f"scene.traffic must be finite and 0 or more, got {scene.traffic!r}.")
     if scene.place is not None and not np.isfinite(scene.place).all():
         raise GameError(f"scene.place must be finite, got {scene.place!r}.")
     return replace(scene, weather=weather, time_of_day_h=hour)

@@ -82,8 +82,8 @@ class TownGame:
         self._world = World(
             WorldConfig(
                 seed=seed,
-                vehicles=self._config.vehicles,
-                pedestrians=self._config.pedestrians,
+                vehicles=round(scene.traffic * self._config.vehicles),
+                pedestrians=round(scene.traffic * self._config.pedestrians),
                 weather=scene.weather,
                 time_of_day_h=scene.time_of_day_h,
                 place=scene.place,
