@@ -201,9 +201,9 @@ class NetworkConfig:
     """Channels of the convolutional stages; each but the first halves the resolution."""
     residuals: int = 0
     """Residual blocks after the last stage."""
-    neck: int = 32
+    neck: int = 48
     """Channels that the feature maps are reduced to before they are flattened."""
-    dense: tuple[int, ...] = (128,)
+    dense: tuple[int, ...] = (256, 128)
     """Hidden widths after image, speed and purpose are joined."""
     condition: int = 64
     """Features that speed and purpose are encoded to."""
