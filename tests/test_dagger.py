@@ -1,6 +1,5 @@
 """The network takes turns at the wheel with the expert, with its newest parameters."""
 
-
 import numpy as np
 import pytest
 from tests.test_policy import make_telemetry

@@ -88,6 +88,9 @@ class Renderer:
         self._lens.set_near_far(0.3, _FAR_IN_FOG_M if light.haze_m < 50.0 else _FAR_M)
         buffer.set_clear_color((*self._scene.background(light), 0.0))
         self._engine.render_frame()
+        # Panda3D keeps every place that a node ever had until it is told to look which are in use.
+        core.TransformState.garbage_collect()
+        core.RenderState.garbage_collect()
         raw = np.frombuffer(memoryview(self._picture.get_ram_image()), np.uint8)
         weather = self._weather(camera, view.weather, hour)
         weather.finish(raw.reshape(*self._shape, 4), out, view.time_s)
