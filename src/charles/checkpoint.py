@@ -41,6 +41,7 @@ _REMOVED_MARK = ".removed"
 _MOST_LISTED = 12
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs a page of text for every save
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # ... and says twice what it also raises
 
 
 class Checkpoints:
@@ -229,9 +230,10 @@ class Checkpoints:
             except Exception as err:
                 if self._was_replaced(found, step):
                     continue
+                others = [each for each in self.steps() if each != found]
                 raise CheckpointError(
                     f"Checkpoint {path} must be whole, got {_brief(err)} "
-                    f"Remove it and use an earlier one (there are {self.steps()})."
+                    f"Remove it and use another one (there are {others or 'none'})."
                 ) from err
 
     def _was_replaced(self, found: int, step: int | None) -> bool:
@@ -344,6 +346,8 @@ def _unpack(archive: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _brief(err: BaseException) -> str:
-    """The first line of an error, shortened, with its kind."""
+    """The first line of what an error began with, shortened, with its kind."""
+    while (cause := err.__cause__ or err.__context__) is not None:
+        err = cause
     first = re.split(r"\n", str(err).strip(), maxsplit=1)[0][:200]
     return f"{type(err).__name__}: {first}."

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from charles.config import PlayOptions, TrainConfig
+from charles.errors import CheckpointError
 from charles.evaluate import find_run
 from charles.io.game import Game, Scene, Telemetry
 from charles.io.gamepad import CommandPad, Pad
@@ -375,6 +376,8 @@ def _play_run(
     ):
         view = _Viewer(console, link, stager)
         while stager.newest is None:
+            if link is None and stager.refusals:  # nobody trains who could write a better one
+                raise CheckpointError(stager.refusals[-1].reason)
             if is_left():
                 return None
             view.show_waiting()

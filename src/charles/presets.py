@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable
 
 from charles.config import (
+    AugmentConfig,
     BalancingConfig,
     CheckpointConfig,
     CollectConfig,
@@ -46,15 +47,16 @@ def town_live() -> TrainConfig:
     """
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
-        data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=4, history_length=0,
-                        balancing=BalancingConfig(patience=30)),
+        data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=6, history_length=0,
+                        balancing=BalancingConfig(patience=20)),
         collect=CollectConfig(scene_s=60.0, traffic=(1.0, 2.5), perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.6, rate_hz=6.0)),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=2_400),
+        augment=AugmentConfig(hide_speed=0.25),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=3_000),
         checkpoint=CheckpointConfig(every_steps=100),
         batch_size=64,
         step_threads=1,
-        steps=2_400,
+        steps=3_000,
         minutes=6.8,
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from charles.checkpoint import Checkpoints
+from charles.errors import CharlesError
 from charles.observer import Inputs, blank_inputs
 from charles.policy import Policy, Variables
 
@@ -93,6 +94,7 @@ class Stager:
             if not reason:
                 self.newest = Staged(step, policy.place(variables))
         except Exception as err:  # whatever a bad checkpoint does, the old parameters drive on
-            reason = f"{type(err).__name__}: {err}"
+            kind = "" if isinstance(err, CharlesError) else f"{type(err).__name__}: "
+            reason = f"{kind}{err}"
         if reason:
             self.refusals = (*self.refusals, Refusal(step, reason))
