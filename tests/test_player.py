@@ -15,7 +15,7 @@ import pytest
 from tests.tiny_run import TinyRun, make_config
 
 from charles.config import PlayOptions, ServerConfig, UnstuckConfig
-from charles.errors import GameError
+from charles.errors import CheckpointError, GameError
 from charles.io.game import Scene
 from charles.io.gamepad import RecordingPad
 from charles.io.town import TownGame
@@ -315,3 +315,10 @@ def test_a_report_reads_well(run, policy):
     text = describe(player.report())
     assert "drove 1 ticks with checkpoint 1" in text
     assert "deadlines missed" in text
+
+
+def test_a_player_alone_with_nothing_but_a_bad_checkpoint_says_why(run):
+    run.save(1, lambda leaf: np.full_like(leaf, np.nan))
+    options = PlayOptions(checkpoint=run.directory, seconds=30.0, console=False)
+    with pytest.raises(CheckpointError, match=r"not finite"):
+        play(options, stop=threading.Event(), make_pad=lambda game: RecordingPad(game.controls))

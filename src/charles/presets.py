@@ -48,8 +48,8 @@ def town_live() -> TrainConfig:
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
         data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=6, history_length=0,
-                        balancing=BalancingConfig(patience=20)),
-        collect=CollectConfig(scene_s=60.0, traffic=(1.0, 2.5), perturb=PerturbConfig(every_s=3.0),
+                        balancing=BalancingConfig(patience=10)),
+        collect=CollectConfig(scene_s=120.0, traffic=(1.0, 2.5), perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.6, rate_hz=6.0)),
         augment=AugmentConfig(hide_speed=0.25),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=3_000),
@@ -57,7 +57,7 @@ def town_live() -> TrainConfig:
         batch_size=64,
         step_threads=1,
         steps=3_000,
-        minutes=6.8,
+        minutes=7.0,
     )  # fmt: skip
 
 
