@@ -58,6 +58,8 @@ IMPOSSIBLE = [
     (DataConfig, "data.buffer_capacity", {"buffer_capacity": 0}),
     (DataConfig, "data.keep_fraction", {"keep_fraction": 0.0}),
     (DataConfig, "data.keep_fraction", {"keep_fraction": 1.1}),
+    (DataConfig, "data.start_fraction", {"start_fraction": 0.8}),
+    (DataConfig, "data.start_fraction", {"start_fraction": 1.1}),
     (DataConfig, "data.reuse", {"reuse": 0}),
     (DataConfig, "data.history_length", {"history_length": -1}),
     (DataConfig, "data.slots_per_collector", {"slots_per_collector": 0}),

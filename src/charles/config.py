@@ -154,7 +154,9 @@ class DataConfig:
     buffer_capacity: int = 25_000
     """Samples per output's buffer."""
     keep_fraction: float = 0.9
-    """Training pauses while a buffer holds less than this; it first starts with full buffers."""
+    """Training pauses while a buffer holds less than this share of its capacity."""
+    start_fraction: float = 1.0
+    """Training first starts when every buffer holds this share; 1 waits for full buffers."""
     reuse: int = 1
     """How many times a sample is drawn before it is dropped."""
     history_length: int = 60
@@ -172,6 +174,9 @@ class DataConfig:
                 self.buffer_capacity)  # fmt: skip
         require(0 < self.keep_fraction <= 1, "data.keep_fraction", "lie in (0, 1]",
                 self.keep_fraction)  # fmt: skip
+        require(self.keep_fraction <= self.start_fraction <= 1, "data.start_fraction",
+                f"lie in [keep_fraction, 1], keep_fraction is {self.keep_fraction}",
+                self.start_fraction)  # fmt: skip
         require(self.reuse > 0, "data.reuse", "be positive", self.reuse)
         require(self.history_length >= 0, "data.history_length", "be 0 or more",
                 self.history_length)  # fmt: skip

@@ -109,7 +109,8 @@ class Intake:
         self.pool = self.exchange.pool
         self._buffers = Buffers(
             len(self.names), data.buffer_capacity,
-            keep_fraction=data.keep_fraction, reuse=data.reuse, seed=config.seed,
+            keep_fraction=data.keep_fraction, start_fraction=data.start_fraction,
+            reuse=data.reuse, seed=config.seed,
         )  # fmt: skip
         self._share = config.batch_size // len(self.names)
         self._lock = threading.Lock()

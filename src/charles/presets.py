@@ -42,12 +42,15 @@ def town_small() -> TrainConfig:
 def town_live() -> TrainConfig:
     """The demonstration of the README: collects, trains and drives within ten minutes on two cores.
 
-    Buffers are small, so that training starts soon; a sample is drawn several times, because two
-    cores train faster than they collect; and one core is left to those who collect and drive.
+    Training starts with buffers that are a third full, so that it starts soon; a sample is drawn
+    several times, because two cores train faster than they collect, from buffers that remember most
+    of what came, so that nothing is learned by heart and forgotten; and one core is left to those
+    who collect and drive.
     """
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
-        data=DataConfig(buffer_capacity=2_500, keep_fraction=0.5, reuse=6, history_length=0,
+        data=DataConfig(buffer_capacity=6_000, start_fraction=0.35, keep_fraction=0.25, reuse=10,
+                        history_length=0,
                         balancing=BalancingConfig(patience=10)),
         collect=CollectConfig(scene_s=120.0, traffic=(1.0, 2.5), perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.6, rate_hz=6.0)),

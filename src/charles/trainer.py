@@ -249,8 +249,8 @@ class Trainer:
 
     def _needed_share(self) -> float:
         """How full a buffer must be for training to go on."""
-        is_started = self._clock.first_step_s is not None
-        return self._config.data.keep_fraction if is_started else 1.0
+        data, is_started = self._config.data, self._clock.first_step_s is not None
+        return data.keep_fraction if is_started else data.start_fraction
 
     def _timed_step(self, batch: Batch) -> dict[str, jax.Array]:
         clock = self._clock

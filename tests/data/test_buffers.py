@@ -37,6 +37,17 @@ def test_training_starts_when_all_are_full_and_goes_on_while_each_holds_its_shar
     assert buffers.draw(1) is not None  # it need not be full again
 
 
+def test_training_may_start_before_the_buffers_are_full():
+    buffers = Buffers(2, 10, keep_fraction=0.3, start_fraction=0.5, reuse=1, seed=0)
+    buffers.add(0, np.arange(10), np.arange(10))
+    buffers.add(1, np.arange(10, 14), np.arange(10, 14))
+    assert buffers.shortfall() == {1: 0.4}
+    buffers.add(1, np.array([14]), np.array([14]))
+    for _ in range(3):  # 5 -> 2 < 3
+        assert buffers.draw(1) is not None
+    assert buffers.shortfall() == {1: 0.2}
+
+
 def test_draw_takes_as_many_from_each_buffer_and_removes_them():
     buffers = make()
     fill(buffers)

@@ -120,12 +120,20 @@ class Buffers:
         num_outputs: Number of outputs, ``O``.
         capacity: Samples per buffer, ``C``.
         keep_fraction: Training goes on while each buffer holds this share of ``capacity``.
+        start_fraction: Training first starts when each buffer holds this share.
         reuse: How many times a sample is drawn before it is dropped.
         seed: Seed of the draws.
     """
 
     def __init__(
-        self, num_outputs: int, capacity: int, *, keep_fraction: float, reuse: int, seed: int
+        self,
+        num_outputs: int,
+        capacity: int,
+        *,
+        keep_fraction: float,
+        start_fraction: float = 1.0,
+        reuse: int,
+        seed: int,
     ) -> None:
         require(num_outputs > 0, "outputs", "be 1 or more", num_outputs)
         require(capacity > 0, "data.buffer_capacity", "be positive", capacity)
@@ -133,6 +141,7 @@ class Buffers:
         require(reuse > 0, "data.reuse", "be positive", reuse)
         self.capacity = capacity
         self._keep = keep_fraction * capacity
+        self._start = start_fraction * capacity
         self._reuse = reuse
         self._buffers = [_Buffer(capacity) for _ in range(num_outputs)]
         self._rng = np.random.Generator(np.random.PCG64(seed))
@@ -169,7 +178,7 @@ class Buffers:
         starts = range(0, len(entries), self.capacity)
         evicted = [buffer.add(entries[start : start + self.capacity]) for start in starts]
         gone = np.concatenate(evicted) if evicted else entries
-        self._is_started |= min(self.sizes()) == self.capacity
+        self._is_started |= min(self.sizes()) >= self._start
         return gone["slot"], gone["id"]
 
     def shortfall(self, count_each: int = 1) -> dict[int, float]:
@@ -178,7 +187,7 @@ class Buffers:
         Args:
             count_each: Samples that the next draw takes from each buffer.
         """
-        needed = max(self._keep if self._is_started else self.capacity, count_each)
+        needed = max(self._keep if self._is_started else self._start, count_each)
         sizes = enumerate(self.sizes())
         return {number: size / self.capacity for number, size in sizes if size < needed}
 
