@@ -42,25 +42,23 @@ def town_small() -> TrainConfig:
 def town_live() -> TrainConfig:
     """The demonstration of the README: collects, trains and drives within ten minutes on two cores.
 
-    Training starts with buffers that are a third full, so that it starts soon; a sample is drawn
-    several times, because two cores train faster than they collect, from buffers that remember most
-    of what came, so that nothing is learned by heart and forgotten; and one core is left to those
-    who collect and drive.
+    Training starts with half full buffers, so that it starts soon. How many different samples there
+    are matters more than how often one is drawn: a sample is drawn few times, so that the trainer
+    waits for collectors rather than the other way round.
     """
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
-        data=DataConfig(buffer_capacity=6_000, start_fraction=0.35, keep_fraction=0.25, reuse=10,
-                        history_length=0,
-                        balancing=BalancingConfig(patience=10)),
-        collect=CollectConfig(scene_s=120.0, traffic=(1.0, 2.5), perturb=PerturbConfig(every_s=3.0),
-                              dagger=DaggerConfig(share=0.6, rate_hz=6.0)),
+        data=DataConfig(buffer_capacity=4_000, start_fraction=0.5, keep_fraction=0.4, reuse=4,
+                        history_length=0, balancing=BalancingConfig(patience=10)),
+        collect=CollectConfig(scene_s=120.0, traffic=(1.0, 2.0), perturb=PerturbConfig(every_s=3.0),
+                              dagger=DaggerConfig(share=0.5, rate_hz=6.0)),
         augment=AugmentConfig(hide_speed=0.25),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=3_000),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=2_600),
         checkpoint=CheckpointConfig(every_steps=100),
         batch_size=64,
         step_threads=1,
         steps=3_000,
-        minutes=7.0,
+        minutes=7.2,
     )  # fmt: skip
 
 
