@@ -317,8 +317,9 @@ def test_a_report_reads_well(run, policy):
     assert "deadlines missed" in text
 
 
-def test_a_player_alone_with_nothing_but_a_bad_checkpoint_says_why(run):
-    run.save(1, lambda leaf: np.full_like(leaf, np.nan))
-    options = PlayOptions(checkpoint=run.directory, seconds=30.0, console=False)
-    with pytest.raises(CheckpointError, match=r"not finite"):
-        play(options, stop=threading.Event(), make_pad=lambda game: RecordingPad(game.controls))
+def test_a_player_alone_with_nothing_but_a_bad_checkpoint_says_why(tmp_path):
+    with closing(TinyRun(tmp_path / "run")) as bad:
+        bad.save(1, lambda leaf: np.full_like(leaf, np.nan))
+        options = PlayOptions(checkpoint=bad.directory, seconds=30.0, console=False)
+        with pytest.raises(CheckpointError, match="not finite"):
+            play(options, stop=threading.Event(), make_pad=lambda game: RecordingPad(game.controls))

@@ -58,7 +58,7 @@ def town_live() -> TrainConfig:
         batch_size=64,
         step_threads=1,
         steps=3_000,
-        minutes=7.2,
+        minutes=6.4,
     )  # fmt: skip
 
 
