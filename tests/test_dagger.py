@@ -1,5 +1,7 @@
 """The network takes turns at the wheel with the expert, with its newest parameters."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from tests.test_policy import make_telemetry
@@ -8,6 +10,8 @@ from tests.tiny_run import TinyRun
 from charles.config import CollectConfig, DaggerConfig
 from charles.dagger import Pupil
 from charles.observer import Observer
+from charles.policy import Policy
+from charles.staging import Stager
 
 
 @pytest.fixture
@@ -18,8 +22,12 @@ def run(tmp_path):
     made.close()
 
 
+@contextmanager
 def make_pupil(run):
-    return Pupil(run.config, run.checkpoint_dir, rng=np.random.default_rng(3))
+    policy = Policy(run.config)
+    policy.warm_up()
+    with Stager(policy, run.checkpoint_dir) as stager:
+        yield Pupil(policy, stager, rng=np.random.default_rng(3))
 
 
 def wait_for(run, pupil, step):

@@ -112,7 +112,6 @@ class Collector:
         self._scene_ticks = round(collect.scene_s * collect.rate_hz)
         self._ticks_left = 0
         self._episode = 0
-        self._sequence = 0
         self._is_npc_driving = True
         self._wanted_weather: str | None = None
 
@@ -315,15 +314,20 @@ def _collect_session(
                 reported_s = time.monotonic()
                 _report(connection, collector, console, started_s)
                 if _hear(connection, collector):
-                    collector.pupil = stack.enter_context(_make_pupil(welcome))
+                    collector.pupil = _make_pupil(welcome, stack)
 
 
-def _make_pupil(welcome: Welcome) -> "Pupil":
-    """The network of the run that is being trained. Takes seconds: it is compiled."""
+def _make_pupil(welcome: Welcome, stack: ExitStack) -> "Pupil":
+    """The network of the run that is being trained, until ``stack`` ends. Compiles for seconds."""
     from charles.dagger import Pupil
+    from charles.policy import Policy
+    from charles.staging import Stager
 
+    policy = Policy(welcome.config)
+    policy.warm_up()
+    stager = stack.enter_context(Stager(policy, welcome.run_dir / "checkpoints"))
     rng = np.random.default_rng((welcome.config.seed, welcome.peer_id, 1))
-    return Pupil(welcome.config, welcome.run_dir / "checkpoints", rng=rng)
+    return Pupil(policy, stager, rng=rng)
 
 
 def _hear(connection: Connection, collector: Collector) -> bool:

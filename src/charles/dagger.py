@@ -10,12 +10,8 @@ References:
     Online Learning", https://arxiv.org/abs/1011.0686
 """
 
-from pathlib import Path
-from types import TracebackType
-
 import numpy as np
 
-from charles.config import TrainConfig
 from charles.io.game import Telemetry
 from charles.observer import Observer
 from charles.policy import Policy, to_controls
@@ -26,39 +22,21 @@ class Pupil:
     """A run's newest network, at the wheel of a collector in turns with the expert.
 
     It begins with a turn of the expert, and takes new parameters between two turns of its own. Use
-    as a context manager, from one thread.
+    from one thread.
 
     Args:
-        config: The run's settings.
-        checkpoint_dir: Where the run's checkpoints appear.
+        policy: The network; warmed up by the caller.
+        stager: Where new parameters come from; the caller starts and stops it.
         rng: Source of all randomness here.
     """
 
-    def __init__(
-        self, config: TrainConfig, checkpoint_dir: Path, *, rng: np.random.Generator
-    ) -> None:
-        collect = config.collect
+    def __init__(self, policy: Policy, stager: Stager, *, rng: np.random.Generator) -> None:
+        collect = policy.config.collect
         self._config, self._rate_hz, self._rng = collect.dagger, collect.rate_hz, rng
         self._hold_ticks = max(1, round(collect.rate_hz / collect.dagger.rate_hz))
-        self._policy = Policy(config)
-        self._policy.warm_up()
-        self._stager = Stager(self._policy, checkpoint_dir)
-        self._is_driving = False
-        self._ticks_left = self._since_prediction = 0
+        self._policy, self._stager = policy, stager
+        self._since_prediction = 0
         self.reset()
-
-    def __enter__(self) -> "Pupil":
-        self._stager.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop watching for checkpoints."""
-        self._stager.__exit__(kind, error, trace)
 
     def reset(self) -> None:
         """Give the wheel to the expert for a turn, as after a new scene."""

@@ -17,12 +17,7 @@ from charles.optim import make_optimizer
 from charles.outputs import make_output
 from charles.run import contract_of
 from charles.state import TrainState, make_state
-from charles.train_step import (
-    batch_sharding,
-    make_mesh,
-    make_train_step,
-    reuse_freed_memory,
-)
+from charles.train_step import batch_sharding, make_mesh, make_train_step
 
 
 class NotFiniteError(CharlesError):
@@ -51,7 +46,6 @@ class Learner:
         optimizer = make_optimizer(config.optimizer)
         mesh = make_mesh()
         self._sharding = batch_sharding(mesh)
-        reuse_freed_memory()
         self.state: TrainState = make_state(self.network, optimizer, seed=config.seed)
         self._step = make_train_step(
             self.network, outputs, optimizer, config.augment, control_names=spec.controls, mesh=mesh

@@ -28,7 +28,6 @@ __all__ = [
     "make_predict",
     "make_train_step",
     "measure",
-    "reuse_freed_memory",
     "state_sharding",
 ]
 

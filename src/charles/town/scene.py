@@ -125,6 +125,7 @@ class Surroundings:
         self._add_trees(town)
         self._add_lamp_posts(town)
         self._where = np.array(self._places).reshape(-1, 3)
+        # Buildings were added first; all after them is small.
         self._is_small = np.arange(len(self._uprights)) >= len(town.buildings)
         self._is_shown = np.full(len(self._uprights), True)
         self._shares = np.full(len(self._uprights), -1)
