@@ -241,8 +241,12 @@ class AugmentConfig:
     """Largest change of brightness, as a share of the range."""
     contrast: float = 0.2
     """Largest relative change of contrast."""
-    flip: float = 0.5
-    """Probability of mirroring the frame, with steering and purpose mirrored too."""
+    flip: float = 0.0
+    """Probability of mirroring the frame, with steering and purpose mirrored too.
+
+    Only for games without a side to drive on: where traffic keeps to one, mirrored samples call
+    the oncoming lane the right one.
+    """
     hide_speed: float = 0.0
     """Probability of hiding the speed, so that standing still is no reason to stand still."""
 
