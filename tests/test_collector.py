@@ -62,7 +62,7 @@ def lane(exchange):
 
 
 def make_collector(config, lane, game, stop=None):
-    return Collector(game, config, lane, collector_id=1, stop=stop or threading.Event())
+    return Collector(game, config, lane, collector_id=1, seed=1, stop=stop or threading.Event())
 
 
 def collect(collector, exchange, instants):

@@ -60,7 +60,7 @@ IMPOSSIBLE = [
     (DataConfig, "data.keep_fraction", {"keep_fraction": 1.1}),
     (DataConfig, "data.start_fraction", {"start_fraction": 0.8}),
     (DataConfig, "data.start_fraction", {"start_fraction": 1.1}),
-    (DataConfig, "data.reuse", {"reuse": 0}),
+    (DataConfig, "data.replay_ratio", {"replay_ratio": -0.5}),
     (DataConfig, "data.history_length", {"history_length": -1}),
     (DataConfig, "data.slots_per_collector", {"slots_per_collector": 0}),
     (DataConfig, "data.max_collectors", {"max_collectors": 0}),

@@ -23,7 +23,7 @@ def test_default_is_the_documented_system():
     assert config == TrainConfig()
     assert (config.frame.height, config.frame.width) == (270, 480)
     assert (config.data.buffer_capacity, config.data.keep_fraction) == (25_000, 0.9)
-    assert (config.data.reuse, config.batch_size) == (1, 32)
+    assert (config.data.replay_ratio, config.batch_size) == (0, 32)
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

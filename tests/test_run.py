@@ -46,11 +46,17 @@ def test_the_same_run_is_gone_on_with(config):
 
 def test_another_run_in_the_same_place_is_refused_with_what_differs(config):
     write_run(config.run_dir, config)
-    other = replace(config, seed=7, data=replace(config.data, reuse=3))
+    other = replace(config, seed=7, data=replace(config.data, replay_ratio=3.0))
     with pytest.raises(ConfigError) as caught:
         write_run(config.run_dir, other)
     text = str(caught.value)
-    for part in ("seed: 0 → 7", "data.reuse: 1 → 3", "--resume", "--run-dir", str(config.run_dir)):
+    for part in (
+        "seed: 0 → 7",
+        "data.replay_ratio: 0.0 → 3.0",
+        "--resume",
+        "--run-dir",
+        str(config.run_dir),
+    ):
         assert part in text
     assert read_run(config.run_dir) == config
 
@@ -81,8 +87,8 @@ def test_unknown_fields_are_refused_by_name(config):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda data: data["data"].update(reuse="often"), "data.reuse"),
-        (lambda data: data["data"].update(reuse=-1), "data.reuse must be positive"),
+        (lambda data: data["data"].update(replay_ratio="often"), "data.replay_ratio"),
+        (lambda data: data["data"].update(replay_ratio=-1), "data.replay_ratio must be 0 or more"),
         (lambda data: data["game"].update(name="chess"), "chess"),
     ],
 )

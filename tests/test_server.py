@@ -213,6 +213,23 @@ def test_one_collector_too_many_is_told_the_setting(host, connect):
         connect("collector").wait_welcome(5.0)
 
 
+def test_seeds_differ_between_peers_and_restarts_but_not_with_who_else_joins(config, connect):
+    def seeds(roles, first_step):
+        with closing(Server(config)) as one:
+            one.first_step = first_step
+            one.start()
+            connections = [connect(role) for role in roles]
+            found = [connection.wait_welcome(10.0).seed for connection in connections]
+            for connection in connections:
+                connection.close()
+        return [seed for seed, role in zip(found, roles, strict=True) if role == "collector"]
+
+    alone = seeds(["collector", "collector"], 0)
+    assert len(set(alone)) == 2
+    assert seeds(["player", "collector", "player", "collector"], 0) == alone
+    assert not set(seeds(["collector", "collector"], 100)) & set(alone)
+
+
 def test_peers_survive_a_restart_of_the_server(config, spawn):
     def said(process):
         return process.stdout.readline().split()[0]
@@ -288,7 +305,14 @@ def _answer_hello(socket_, connection, config):
     ((peer, hello),) = _first(socket_)
     socket_.send(
         peer,
-        Welcome(session=hello.session, peer_id=1, config=config, lane=None, run_dir=config.run_dir),
+        Welcome(
+            session=hello.session,
+            peer_id=1,
+            seed=0,
+            config=config,
+            lane=None,
+            run_dir=config.run_dir,
+        ),
     )
     waiting.join()
     assert not connection.is_lost

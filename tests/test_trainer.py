@@ -86,7 +86,7 @@ def test_trains_on_what_a_collector_sends_and_leaves_nothing_behind(tmp_path):
 def test_training_4_steps_is_training_2_and_resuming_for_2(tmp_path):
     runs = {}
     for name, parts in {"whole": (4,), "halves": (2, 4)}.items():
-        data = replace(presets.tiny().data, keep_fraction=0.5, reuse=2)
+        data = replace(presets.tiny().data, replay_ratio=2)
         config = make_config(tmp_path / name, data=data)
         put_on_disk(config, 128)
         for number, steps in enumerate(parts):
@@ -98,14 +98,14 @@ def test_training_4_steps_is_training_2_and_resuming_for_2(tmp_path):
     assert leaves.keys() == other_leaves.keys()
     for name, leaf in leaves.items():
         np.testing.assert_array_equal(leaf, other_leaves[name], err_msg=name)
-    for name in ("sizes", "rng", "uses"):
+    for name in ("sizes", "rng", "drawn"):
         np.testing.assert_array_equal(data[name], other_data[name], err_msg=name)
 
 
 def test_stopping_saves_a_checkpoint(tmp_path):
     config = make_config(tmp_path / "run", steps=10_000)
     put_on_disk(config, 128)
-    config = replace(config, data=replace(config.data, keep_fraction=0.1, reuse=1000))
+    config = replace(config, data=replace(config.data, replay_ratio=1000))
     stop = threading.Event()
     threading.Timer(8.0, stop.set).start()
     result = train(config, console=False, stop=stop)

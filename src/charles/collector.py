@@ -71,6 +71,7 @@ class Collector:
         config: The run's settings.
         lane: This collector's way into the pool; the caller closes it.
         collector_id: Its number, from the server.
+        seed: Of its scenes, pushes and balancing, from the server.
         stop: Set to leave a wait for free slots.
     """
 
@@ -81,10 +82,11 @@ class Collector:
         lane: Lane,
         *,
         collector_id: int,
+        seed: int,
         stop: threading.Event,
     ) -> None:
         collect = config.collect
-        rng = np.random.default_rng((config.seed, collector_id))
+        rng = np.random.default_rng(seed)
         spec = lane.spec.pool.sample
         if tuple(game.controls) != spec.controls:
             raise ConfigError(
@@ -305,8 +307,10 @@ def _collect_session(
     with ExitStack() as stack:
         console = stack.enter_context(closing(CollectConsole(is_enabled=has_console)))
         lane = stack.enter_context(closing(Lane(welcome.lane)))
-        game = stack.enter_context(closing(make_game(config, config.seed * 1009 + welcome.peer_id)))
-        collector = Collector(game, config, lane, collector_id=welcome.peer_id, stop=stop)
+        game = stack.enter_context(closing(make_game(config, welcome.seed)))
+        collector = Collector(
+            game, config, lane, collector_id=welcome.peer_id, seed=welcome.seed, stop=stop
+        )
         started_s = reported_s = time.monotonic()
         while not stop.is_set() and not connection.is_lost:
             collector.step()
@@ -326,7 +330,7 @@ def _make_pupil(welcome: Welcome, stack: ExitStack) -> "Pupil":
     policy = Policy(welcome.config)
     policy.warm_up()
     stager = stack.enter_context(Stager(policy, welcome.run_dir / "checkpoints"))
-    rng = np.random.default_rng((welcome.config.seed, welcome.peer_id, 1))
+    rng = np.random.default_rng((welcome.seed, 1))
     return Pupil(policy, stager, rng=rng)
 
 

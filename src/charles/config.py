@@ -157,8 +157,9 @@ class DataConfig:
     """Training pauses while a buffer holds less than this share of its capacity."""
     start_fraction: float = 1.0
     """Training first starts when every buffer holds this share; 1 waits for full buffers."""
-    reuse: int = 1
-    """How many times a sample is drawn before it is dropped."""
+    replay_ratio: float = 0.0
+    """Draws for each collected sample: samples then stay until newer ones replace them, and
+    ``keep_fraction`` says nothing. 0: a sample is removed when it is drawn."""
     history_length: int = 60
     """Past instants that a sample remembers."""
     slots_per_collector: int = 160
@@ -177,7 +178,7 @@ class DataConfig:
         require(self.keep_fraction <= self.start_fraction <= 1, "data.start_fraction",
                 f"lie in [keep_fraction, 1], keep_fraction is {self.keep_fraction}",
                 self.start_fraction)  # fmt: skip
-        require(self.reuse > 0, "data.reuse", "be positive", self.reuse)
+        require(self.replay_ratio >= 0, "data.replay_ratio", "be 0 or more", self.replay_ratio)
         require(self.history_length >= 0, "data.history_length", "be 0 or more",
                 self.history_length)  # fmt: skip
         require(self.slots_per_collector > 0, "data.slots_per_collector", "be positive",

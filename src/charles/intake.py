@@ -54,8 +54,10 @@ class IntakeView:
 
     sizes: dict[str, int]
     """Samples in each output's buffer."""
-    shortfall: dict[str, float]
-    """Outputs that keep training waiting, with how full their buffer is (0..1)."""
+    stock: dict[str, int]
+    """Draws that each output's buffer can still give before more samples come."""
+    shortfall: dict[str, str]
+    """Outputs that keep training waiting, and why."""
     received: int
     torn: int
     """Samples that a collector left torn; dropped."""
@@ -110,7 +112,7 @@ class Intake:
         self._buffers = Buffers(
             len(self.names), data.buffer_capacity,
             keep_fraction=data.keep_fraction, start_fraction=data.start_fraction,
-            reuse=data.reuse, seed=config.seed,
+            replay_ratio=data.replay_ratio, seed=config.seed,
         )  # fmt: skip
         self._share = config.batch_size // len(self.names)
         self._lock = threading.Lock()
@@ -174,10 +176,11 @@ class Intake:
         if self._error is not None:
             raise self._error
         with self._lock:
-            sizes, short = self._buffers.sizes(), self._buffers.shortfall(self._share)
+            short = self._buffers.shortfall(self._share)
             return IntakeView(
-                sizes=dict(zip(self.names, sizes, strict=True)),
-                shortfall={self.names[number]: share for number, share in short.items()},
+                sizes=dict(zip(self.names, self._buffers.sizes(), strict=True)),
+                stock=dict(zip(self.names, self._buffers.stock(), strict=True)),
+                shortfall={self.names[number]: reason for number, reason in short.items()},
                 received=self._received,
                 torn=self.exchange.torn,
                 foreign=self.exchange.foreign + self._foreign,

@@ -5,6 +5,7 @@ A preset is a function, so that it reads as what differs from the defaults.
 
 import difflib
 from collections.abc import Callable
+from dataclasses import replace
 
 from charles.config import (
     AugmentConfig,
@@ -21,6 +22,7 @@ from charles.config import (
     TrainConfig,
 )
 from charles.errors import ConfigError
+from charles.outputs import ACCELERATION_BRAKING, STEERING
 
 Preset = Callable[[], TrainConfig]
 
@@ -48,8 +50,9 @@ def town_live() -> TrainConfig:
     """
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
-        data=DataConfig(buffer_capacity=4_000, start_fraction=0.5, keep_fraction=0.4, reuse=4,
-                        history_length=0, balancing=BalancingConfig(patience=10)),
+        data=DataConfig(buffer_capacity=12_000, start_fraction=0.15, keep_fraction=0.15,
+                        replay_ratio=4, history_length=0, balancing=BalancingConfig(patience=10)),
+        outputs=(replace(ACCELERATION_BRAKING, bin_width=0.5), replace(STEERING, bin_width=0.2)),
         collect=CollectConfig(scene_s=120.0, traffic=(1.0, 2.0), perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.5, rate_hz=6.0)),
         augment=AugmentConfig(hide_speed=0.25),

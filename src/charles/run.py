@@ -107,7 +107,7 @@ def contract_of(config: TrainConfig) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """What differs between two configurations, as ``data.reuse: 1 → 2``; places apart."""
+    """What differs between two configurations, as ``seed: 1 → 2``; places apart."""
     before, after = _flat(as_data(old)), _flat(as_data(new))
     names = [name for name in before | after if name.split(".")[0] not in NOT_CONTRACT]
     return [

@@ -22,12 +22,14 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+import numpy as np
 import psutil
 
 from charles.config import ServerConfig, TrainConfig
@@ -36,7 +38,7 @@ from charles.data.pool import LaneSpec
 from charles.errors import CharlesError, WireError
 from charles.io.wire import ClientSocket, ServerSocket
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a message changes."""
 
 PING_S = 1.0
@@ -70,6 +72,9 @@ class Welcome(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 
     session: int
     peer_id: int
+    seed: int
+    """Of all that this peer leaves to chance: another one for every peer of a role, and after every
+    restart of the run from a later step, so that nobody sees the same scenes again."""
     config: TrainConfig
     lane: LaneSpec | None
     """A collector's way into the frame pool; ``None`` for a player."""
@@ -174,8 +179,8 @@ def _no_lane(_peer_id: int) -> None:
 class Server:
     """Listens from the moment it is made, answers from :meth:`start` on.
 
-    Set :attr:`open_lane` and :attr:`close_lane` before starting; both are called from the server's
-    thread, in the order in which collectors come and go.
+    Set the attributes before starting. Lanes are opened and closed from the server's thread, in the
+    order in which collectors come and go.
 
     Args:
         config: The run's settings, handed out as they are.
@@ -184,6 +189,7 @@ class Server:
         open_lane: Gives a new collector's lane, by the peer's id. A ``CharlesError`` of it refuses
             the collector, with its text as the reason.
         close_lane: Told that a collector will never touch its lane again.
+        first_step: Step that training goes on from.
 
     Raises:
         ConfigError: The address could be reached from other machines.
@@ -193,11 +199,13 @@ class Server:
     def __init__(self, config: TrainConfig) -> None:
         self.open_lane: Callable[[int], LaneSpec | None] = _no_lane
         self.close_lane: Callable[[int], object] = _no_lane
+        self.first_step = 0
         self._config = config
         self._run_dir = config.run_dir.resolve()
         self._socket = ServerSocket(config.server.host, config.server.port, ToServer)
         self._peers: dict[bytes, _Peer] = {}
         self._next_id = 1
+        self._joined: Counter[Role] = Counter()
         self._outbox: queue.SimpleQueue[tuple[Role | None, News]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -311,11 +319,18 @@ class Server:
         welcome = Welcome(
             session=hello.session,
             peer_id=peer_id,
+            seed=self._make_seed(hello.role),
             config=self._config,
             lane=self.open_lane(peer_id) if hello.role == "collector" else None,
             run_dir=self._run_dir,
         )
         return _Peer(welcome=welcome, role=hello.role, process=process)
+
+    def _make_seed(self, role: Role) -> int:
+        """The next seed of a role: who else joins does not change it."""
+        self._joined[role] += 1
+        key = (self._config.seed, self.first_step, self._joined[role])
+        return int(np.random.SeedSequence(key).generate_state(1)[0] >> 1)
 
     def _drop_dead(self) -> None:
         """Drop every peer whose process has ended."""

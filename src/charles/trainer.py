@@ -15,6 +15,7 @@ import cv2
 import jax
 from tensorboardX import SummaryWriter
 
+from charles.checkpoint import Checkpoints
 from charles.collector import collect
 from charles.config import CollectOptions, PlayOptions, TrainConfig
 from charles.data.loader import Batch, Loader
@@ -29,7 +30,7 @@ DEMAND_S = 2.0
 """How often collectors are told what is short."""
 
 FULL_SHARE = 0.9
-"""How full a buffer is that has enough, as long as another has not."""
+"""Draws, as a share of its capacity, from which on a buffer has enough while another has not."""
 
 BATCH_WAIT_S = 0.2
 """How long a round waits for a batch before it looks after everything else."""
@@ -143,6 +144,7 @@ class Trainer:
         self._stack.callback(self._server.close)  # before the intake: nobody joins a closed pool
         self._server.open_lane = self._intake.open_lane
         self._server.close_lane = self._intake.close_lane
+        self._server.first_step = Checkpoints(config.run_dir / "checkpoints").latest() or 0
         self._workers = self._start_workers(collectors, has_player=has_player)
         self._server.start()
         self._learner = enter(closing(Learner(config)))
@@ -241,16 +243,9 @@ class Trainer:
         batch = self._loader.get(timeout_s=BATCH_WAIT_S)
         if short:
             self._clock.paused_s += time.monotonic() - started_s
-        reasons = [
-            f"{name} {share:.0%} < {self._needed_share():.0%}" for name, share in short.items()
-        ]
+        reasons = [f"{name} {reason}" for name, reason in short.items()]
         self._pause = f"waiting: {', '.join(reasons)}" if reasons else ""
         return batch
-
-    def _needed_share(self) -> float:
-        """How full a buffer must be for training to go on."""
-        data, is_started = self._config.data, self._clock.first_step_s is not None
-        return data.keep_fraction if is_started else data.start_fraction
 
     def _timed_step(self, batch: Batch) -> dict[str, jax.Array]:
         clock = self._clock
@@ -300,9 +295,9 @@ class Trainer:
     def _full_outputs(self) -> tuple[str, ...]:
         """Outputs that have enough, while others have not: their collecting would be wasted."""
         enough = FULL_SHARE * self._config.data.buffer_capacity
-        sizes = self._intake.view().sizes
-        full = tuple(name for name, size in sizes.items() if size >= enough)
-        return full if len(full) < len(sizes) else ()
+        stock = self._intake.view().stock
+        full = tuple(name for name, draws in stock.items() if draws >= enough)
+        return full if len(full) < len(stock) else ()
 
     def _view(self) -> TrainView:
         """What the console shows."""

@@ -7,8 +7,9 @@ from charles.data.buffers import Buffers, Draw
 from charles.errors import ConfigError
 
 
-def make(capacity=10, outputs=2, reuse=1, keep=0.8, seed=0):
-    return Buffers(outputs, capacity, keep_fraction=keep, reuse=reuse, seed=seed)
+def make(capacity=10, outputs=2, ratio=0.0, keep=0.8, start=1.0, seed=0):
+    return Buffers(outputs, capacity, keep_fraction=keep, start_fraction=start, replay_ratio=ratio,
+                   seed=seed)  # fmt: skip
 
 
 def fill(buffers, first=0):
@@ -24,13 +25,13 @@ def test_training_starts_when_all_are_full_and_goes_on_while_each_holds_its_shar
     buffers = make(capacity=10, keep=0.8)
     buffers.add(0, np.arange(10), np.arange(10))
     buffers.add(1, np.arange(10, 19), np.arange(10, 19))
-    assert buffers.shortfall() == {1: 0.9}
+    assert buffers.shortfall() == {1: "90% < 100%"}
     assert buffers.draw(1) is None
     buffers.add(1, np.array([19]), np.array([19]))
     assert buffers.shortfall() == {}
     for _ in range(3):  # 10 -> 7 < 8
         assert buffers.draw(1) is not None
-    assert buffers.shortfall() == {0: 0.7, 1: 0.7}
+    assert buffers.shortfall() == {0: "70% < 80%", 1: "70% < 80%"}
     assert buffers.draw(1) is None
     buffers.add(0, np.array([20]), np.array([20]))
     buffers.add(1, np.array([21]), np.array([21]))
@@ -38,14 +39,14 @@ def test_training_starts_when_all_are_full_and_goes_on_while_each_holds_its_shar
 
 
 def test_training_may_start_before_the_buffers_are_full():
-    buffers = Buffers(2, 10, keep_fraction=0.3, start_fraction=0.5, reuse=1, seed=0)
+    buffers = make(capacity=10, keep=0.3, start=0.5)
     buffers.add(0, np.arange(10), np.arange(10))
     buffers.add(1, np.arange(10, 14), np.arange(10, 14))
-    assert buffers.shortfall() == {1: 0.4}
+    assert buffers.shortfall() == {1: "40% < 50%"}
     buffers.add(1, np.array([14]), np.array([14]))
     for _ in range(3):  # 5 -> 2 < 3
         assert buffers.draw(1) is not None
-    assert buffers.shortfall() == {1: 0.2}
+    assert buffers.shortfall() == {1: "20% < 30%"}
 
 
 def test_draw_takes_as_many_from_each_buffer_and_removes_them():
@@ -65,7 +66,7 @@ def test_share_of_a_batch_that_a_buffer_cannot_give_is_a_shortfall():
     fill(buffers)
     assert buffers.draw(4) is not None
     assert buffers.shortfall() == {}
-    assert buffers.shortfall(7) == {0: 0.6, 1: 0.6}
+    assert buffers.shortfall(7) == {0: "60% < 70%", 1: "60% < 70%"}
     assert buffers.draw(7) is None
 
 
@@ -79,14 +80,29 @@ def test_full_buffer_replaces_its_oldest():
     assert buffers.sizes() == [4]
 
 
-def test_sample_is_drawn_as_often_as_reuse_says():
-    buffers = make(capacity=5, outputs=1, reuse=3, keep=0.2)
+def test_replayed_samples_stay_and_what_came_in_paces_the_draws():
+    buffers = make(capacity=10, ratio=3, start=0.5)
+    buffers.add(0, np.arange(6), np.arange(6))
+    buffers.add(1, np.arange(10, 14), np.arange(10, 14))
+    assert buffers.shortfall(2) == {1: "40% < 50%"}
+    buffers.add(1, np.array([14]), np.array([14]))
+    draws = []
+    while (draw := buffers.draw(2)) is not None:
+        assert not draw.is_finished.any()
+        draws.append(draw)
+    assert len(draws) == 7  # 3 x 5 // 2
+    assert buffers.sizes() == [6, 5]
+    assert buffers.stock() == [4, 1]
+    assert buffers.shortfall(2) == {1: "drawn 3 times each"}
+    buffers.add(1, np.array([15]), np.array([15]))
+    assert buffers.draw(2) is not None  # a sample more: three draws more
+
+
+def test_stock_of_draw_and_remove_is_what_the_buffers_hold():
+    buffers = make(capacity=10)
     fill(buffers)
-    uses = np.zeros(5, int)
-    while (draw := buffers.draw(1)) is not None:
-        uses[draw.slots] += 1
-        assert draw.is_finished.tolist() == [uses[draw.slots[0]] == 3]
-    assert uses.tolist() == [3] * 5
+    buffers.draw(2)
+    assert buffers.stock() == buffers.sizes() == [8, 8]
 
 
 def test_draws_are_uniform():
@@ -122,13 +138,13 @@ def play(buffers, actions, number):
 
 
 @settings(deadline=None)
-@given(actions, actions, st.integers(1, 3))
-def test_restored_buffers_go_on_exactly_as_the_first_would_have(before, after, reuse):
-    buffers = make(capacity=6, reuse=reuse, keep=0.4)
+@given(actions, actions, st.sampled_from([0.0, 0.5, 3.0]))
+def test_restored_buffers_go_on_exactly_as_the_first_would_have(before, after, ratio):
+    buffers = make(capacity=6, ratio=ratio, keep=0.4)
     _, number = play(buffers, before, fill(buffers))
     state = {key: value.copy() for key, value in buffers.state().items()}
     expected, _ = play(buffers, after, number)
-    other = make(capacity=6, reuse=reuse, keep=0.4, seed=99)
+    other = make(capacity=6, ratio=ratio, keep=0.4, seed=99)
     moved = {one: one + 7 for one in range(number)}  # on a resume, samples lie in other slots
     restored = other.restore(state, moved)
     assert restored.missing == 0
@@ -166,6 +182,6 @@ def test_what_disk_and_checkpoint_do_not_share_is_told_apart():
 def test_state_of_other_buffers_and_impossible_settings_are_refused():
     with pytest.raises(ConfigError, match=r"capacity \(2, 10\), got \(2, 5\)"):
         make(capacity=5).restore(make(capacity=10).state(), {})
-    for wrong in ({"capacity": 0}, {"keep": 0.0}, {"keep": 1.1}, {"reuse": 0}, {"outputs": 0}):
+    for wrong in ({"capacity": 0}, {"keep": 0.0}, {"keep": 1.1}, {"ratio": -1.0}, {"outputs": 0}):
         with pytest.raises(ConfigError, match="must"):
             make(**wrong)

@@ -22,7 +22,7 @@ class Data:
         self.exchange = Exchange(
             PoolSpec(num_slots=100, sample=SAMPLE), max_collectors=1, slots_per_collector=4
         )
-        self.buffers = Buffers(2, CAPACITY, keep_fraction=0.2, reuse=1, seed=seed)
+        self.buffers = Buffers(2, CAPACITY, keep_fraction=0.2, seed=seed)
         self.lock = threading.Lock()
         self.forgotten = []
 
@@ -204,7 +204,7 @@ def test_no_data_means_no_batch_and_a_prompt_end(datas):
 
 def test_draws_that_nobody_finishes_are_bounded(datas):
     data = datas()
-    data.buffers = Buffers(2, CAPACITY, keep_fraction=0.01, reuse=100, seed=0)
+    data.buffers = Buffers(2, CAPACITY, keep_fraction=0.01, replay_ratio=100, seed=0)
     data.fill()
     loader = data.loader()
     got = 0

@@ -1,10 +1,16 @@
 """The balanced buffers: per output, which slots hold samples that training may draw.
 
-A buffer is an array of entries: slot number, storage id, how often drawn, and a serial number that
-tells age. Pixels stay in their slots; only numbers move here. Training starts once every buffer is
-full and goes on while each holds at least a share of its capacity. A draw takes the same number at
-random from every buffer and removes what is used up. Everything that decides the next draw is part
-of :meth:`Buffers.state`, so a resumed run draws exactly as the first would have.
+A buffer is an array of entries: slot number, storage id, and a serial number that tells age. Pixels
+stay in their slots; only numbers move here. A draw takes the same number at random from every
+buffer. There are two ways to pace training by what is collected:
+
+- *Draw and remove*: a sample is trained on once. Training starts once every buffer is full and goes
+  on while each holds at least a share of its capacity.
+- *Replay*: samples stay until newer ones replace them; what paces training is how many draws there
+  may be for each sample that came.
+
+Everything that decides the next draw is part of :meth:`Buffers.state`, so a resumed run draws
+exactly as the first would have.
 
 Not locked: the caller keeps threads apart.
 """
@@ -20,9 +26,10 @@ from charles.errors import require
 NOT_STORED = -1
 """Storage id of a sample that has no disk copy."""
 
-_ENTRY = np.dtype(
-    [("slot", np.uint32), ("uses", np.uint32), ("id", np.int64), ("serial", np.int64)], align=True
-)
+_ENTRY = np.dtype([("slot", np.uint32), ("id", np.int64), ("serial", np.int64)], align=True)
+
+_COLUMNS = {"ids": "id", "serials": "serial"}
+"""What a state keeps of an entry; slots are others after a restart."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,6 +74,10 @@ class _Buffer:
     def __init__(self, capacity: int) -> None:
         self._entries = np.zeros(capacity, _ENTRY)
         self._count = 0
+        self.added = 0
+        """Samples that ever came in."""
+        self.drawn = 0
+        """Draws that were ever made."""
 
     @property
     def entries(self) -> np.ndarray:
@@ -91,6 +102,7 @@ class _Buffer:
             evicted = self.remove(np.argpartition(serials, surplus - 1)[:surplus])
         self._entries[self._count : self._count + len(entries)] = entries
         self._count += len(entries)
+        self.added += len(entries)
         return evicted
 
     def remove(self, positions: np.ndarray) -> np.ndarray:
@@ -104,13 +116,10 @@ class _Buffer:
         self._count = rest
         return removed
 
-    def draw(self, positions: np.ndarray, reuse: int) -> tuple[np.ndarray, np.ndarray]:
-        """Use the entries at these positions; returns them, and which are used up and gone."""
-        self._entries["uses"][positions] += 1
-        drawn = self._entries[positions]
-        is_finished = drawn["uses"] >= reuse
-        self.remove(positions[is_finished])
-        return drawn, is_finished
+    def draw(self, positions: np.ndarray, *, is_removed: bool) -> np.ndarray:
+        """The entries at these positions."""
+        self.drawn += len(positions)
+        return self.remove(positions) if is_removed else self._entries[positions]
 
 
 class Buffers:
@@ -121,8 +130,12 @@ class Buffers:
         capacity: Samples per buffer, ``C``.
         keep_fraction: Training goes on while each buffer holds this share of ``capacity``.
         start_fraction: Training first starts when each buffer holds this share.
-        reuse: How many times a sample is drawn before it is dropped.
+        replay_ratio: Draws for each sample that came into a buffer; 0 draws and removes.
         seed: Seed of the draws.
+
+    References:
+        Fedus et al., "Revisiting fundamentals of experience replay", 2020,
+        https://arxiv.org/abs/2007.06700.
     """
 
     def __init__(
@@ -132,17 +145,17 @@ class Buffers:
         *,
         keep_fraction: float,
         start_fraction: float = 1.0,
-        reuse: int,
+        replay_ratio: float = 0.0,
         seed: int,
     ) -> None:
         require(num_outputs > 0, "outputs", "be 1 or more", num_outputs)
         require(capacity > 0, "data.buffer_capacity", "be positive", capacity)
         require(0 < keep_fraction <= 1, "data.keep_fraction", "lie in (0, 1]", keep_fraction)
-        require(reuse > 0, "data.reuse", "be positive", reuse)
+        require(replay_ratio >= 0, "data.replay_ratio", "be 0 or more", replay_ratio)
         self.capacity = capacity
         self._keep = keep_fraction * capacity
         self._start = start_fraction * capacity
-        self._reuse = reuse
+        self._ratio = replay_ratio
         self._buffers = [_Buffer(capacity) for _ in range(num_outputs)]
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._next_serial = 0
@@ -181,18 +194,30 @@ class Buffers:
         self._is_started |= min(self.sizes()) >= self._start
         return gone["slot"], gone["id"]
 
-    def shortfall(self, count_each: int = 1) -> dict[int, float]:
-        """Buffers that keep training waiting, and how full they are (0..1). Empty: go.
+    def stock(self) -> list[int]:
+        """Draws that each buffer can still give before more samples come."""
+        if not self._ratio:
+            return self.sizes()
+        return [int(self._ratio * buffer.added) - buffer.drawn for buffer in self._buffers]
+
+    def shortfall(self, count_each: int = 1) -> dict[int, str]:
+        """Buffers that keep training waiting, and why, as ``88% < 90%``. Empty: go.
 
         Args:
             count_each: Samples that the next draw takes from each buffer.
         """
-        needed = max(self._keep if self._is_started else self._start, count_each)
-        sizes = enumerate(self.sizes())
-        return {number: size / self.capacity for number, size in sizes if size < needed}
+        kept = 0.0 if self._ratio else self._keep
+        needed = max(kept if self._is_started else self._start, count_each)
+        short = {}
+        for number, (size, stock) in enumerate(zip(self.sizes(), self.stock(), strict=True)):
+            if size < needed:
+                short[number] = f"{size / self.capacity:.0%} < {needed / self.capacity:.0%}"
+            elif stock < count_each:
+                short[number] = f"drawn {self._ratio:g} times each"
+        return short
 
     def draw(self, count_each: int) -> Draw | None:
-        """Draw at random, without replacement, the same number from every buffer.
+        """Draw at random, no sample twice in a batch, the same number from every buffer.
 
         Args:
             count_each: Samples from each buffer.
@@ -202,33 +227,32 @@ class Buffers:
         """
         if self.shortfall(count_each):
             return None
-        drawn, is_finished = [], []
+        is_removed = not self._ratio
+        drawn = []
         for buffer in self._buffers:
             positions = self._rng.choice(len(buffer.entries), count_each, replace=False)
-            entries, finished = buffer.draw(positions, self._reuse)
-            drawn.append(entries)
-            is_finished.append(finished)
+            drawn.append(buffer.draw(positions, is_removed=is_removed))
         entries = np.concatenate(drawn)
         return Draw(
             slots=entries["slot"],
             ids=entries["id"],
             outputs=np.repeat(np.arange(len(drawn), dtype=np.uint32), count_each),
-            is_finished=np.concatenate(is_finished),
+            is_finished=np.full(len(entries), is_removed),
         )
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that decides future draws, slots apart, as arrays of fixed shapes.
 
-        ``ids``, ``uses``, ``serials`` are ``[O, C]``, of which the first ``sizes[o]`` count.
+        ``ids`` and ``serials`` are ``[O, C]``, of which the first ``sizes[o]`` count.
         """
-        sizes = self.sizes()
-        columns = {"ids": "id", "uses": "uses", "serials": "serial"}
         state = {
             key: np.stack([buffer.column(name) for buffer in self._buffers])
-            for key, name in columns.items()
+            for key, name in _COLUMNS.items()
         }
         counters = [self._next_serial, self._newest_id, int(self._is_started)]
-        state["sizes"] = np.array(sizes, np.int64)
+        state["sizes"] = np.array(self.sizes(), np.int64)
+        state["added"] = np.array([buffer.added for buffer in self._buffers], np.int64)
+        state["drawn"] = np.array([buffer.drawn for buffer in self._buffers], np.int64)
         state["counters"] = np.array(counters, np.int64)
         state["rng"] = _rng_words(self._rng.bit_generator.state)
         return state
@@ -258,12 +282,14 @@ class Buffers:
         for number, buffer in enumerate(self._buffers):
             size = int(state["sizes"][number])
             entries = np.zeros(size, _ENTRY)
-            for key, name in {"ids": "id", "uses": "uses", "serials": "serial"}.items():
+            for key, name in _COLUMNS.items():
                 entries[name] = state[key][number][:size]
             is_found = np.array([one in slots_by_id for one in entries["id"].tolist()], bool)
             entries = entries[is_found]
             entries["slot"] = [slots_by_id[one] for one in entries["id"].tolist()]
             buffer.fill(entries)
+            buffer.added = int(state["added"][number])
+            buffer.drawn = int(state["drawn"][number])
             missing += size - len(entries)
         counters = [int(value) for value in state["counters"]]
         self._next_serial, self._newest_id, self._is_started = *counters[:2], bool(counters[2])

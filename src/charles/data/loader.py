@@ -94,7 +94,7 @@ class Loader:
 
     Attributes:
         torn: Samples that were torn when gathered; their batches were dropped and drawn anew. Where
-            samples are reused, one may be replaced in its buffer while it is gathered.
+            samples are replayed, one may be replaced in its buffer while it is gathered.
     """
 
     def __init__(

@@ -18,8 +18,11 @@ Array = jax.Array
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
 """What brings the variance of a rectified unit normal back to 1."""
 
-_PICTURE_GAIN = 4.0
-"""What brings pictures, whose values have a variance of about 0.25, to unit variance."""
+_PICTURE_DEVIATION = 0.5
+"""Standard deviation of pictures, as :func:`adapt_to_light` leaves them."""
+
+_DARKNESS = 0.02
+"""Added to a picture's deviation, so that a black one stays black."""
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -122,6 +125,16 @@ def _num_chunks(batch: int, sample_size: int) -> int:
     return next(fits, batch)
 
 
+def adapt_to_light(image: Array) -> Array:
+    """Each picture ``[B, h, w, C]`` at mean 0 and a deviation of 0.5, be it noon, night or fog.
+
+    As eyes do: what is dark and what is bright is left, how much light there is goes.
+    """
+    mean = jnp.mean(image, axis=(1, 2, 3), keepdims=True)
+    deviation = jnp.std(image, axis=(1, 2, 3), keepdims=True)
+    return (image - mean) * (_PICTURE_DEVIATION / (deviation + _DARKNESS))
+
+
 def fold_patches(image: Array, size: int) -> Array:
     """Fold squares of pixels into channels: ``[B, H, W, C]`` to ``[B, H/size, W/size, size²C]``.
 
@@ -146,7 +159,7 @@ class PlainConv(nnx.Module):
     ) -> None:
         fan_in = size * size * channels
         kernel = jax.random.normal(rngs.params(), (size, size, channels, features))
-        self.kernel = nnx.Param(kernel * math.sqrt(_PICTURE_GAIN / fan_in))
+        self.kernel = nnx.Param(kernel * (1 / _PICTURE_DEVIATION / math.sqrt(fan_in)))
         self.bias = nnx.Param(jnp.zeros(features))
         self.stride = stride
 

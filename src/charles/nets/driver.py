@@ -14,6 +14,7 @@ from charles.nets.blocks import (
     PlainConv,
     Residual,
     StandardConv,
+    adapt_to_light,
     encode_purpose,
     encode_speed,
     fold_patches,
@@ -114,7 +115,8 @@ class Driver(nnx.Module):
     ) -> dict[str, Array]:
         """See :class:`charles.nets.functional.NetworkModule`."""
         condition = self._condition(batch)
-        x = self.backbone(batch["image"].astype(self.dtype), condition).astype(jnp.float32)
+        image = adapt_to_light(batch["image"]).astype(self.dtype)
+        x = self.backbone(image, condition).astype(jnp.float32)
         if condition is not None:
             x = jnp.concatenate([x, condition], axis=-1)
         for dense in self.dense.values():
