@@ -5,8 +5,8 @@ import math
 import cv2
 import numpy as np
 
+from charles.town.geometry import box_corners, offset_line
 from charles.town.layout import TownMap
-from charles.town.map import offset_line
 
 CELL_M = 0.2
 OPEN, ROAD, BUILDING, TREE = range(4)
@@ -29,12 +29,10 @@ class Ground:
         for junction in town.junctions:
             self._fill(image, junction.outline, ROAD)
         for building in town.buildings:
-            self._fill(
-                image, _corners(building.position, building.size_m, building.heading), BUILDING
-            )
+            plan = box_corners(building.position, building.size_m, building.heading)
+            self._fill(image, plan, BUILDING)
         for tree in town.trees:
-            trunk = _corners(tree.position, (0.5, 0.5), 0.0)
-            self._fill(image, trunk, TREE)
+            self._fill(image, box_corners(tree.position, (0.5, 0.5), 0.0), TREE)
         # Bytes are read one at a time several times faster than array elements.
         self._cells = image.tobytes()
 
@@ -66,11 +64,3 @@ class Ground:
         scaled = (polygon - (self._west, self._south)) / CELL_M - 0.5
         points = np.round(scaled * (1 << _SUBPIXEL_BITS)).astype(np.int32)
         cv2.fillPoly(image, [points], value, shift=_SUBPIXEL_BITS)
-
-
-def _corners(position: np.ndarray, size_m: tuple[float, ...], heading: float) -> np.ndarray:
-    """Corners of a box on the ground, float64 ``[4, 2]``."""
-    c, s = math.cos(heading), math.sin(heading)
-    half = np.array(size_m[:2]) / 2.0
-    signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    return position + (signs * half) @ np.array([[c, s], [-s, c]])

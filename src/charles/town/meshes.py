@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from charles.town.geometry import arc_length
 from charles.town.layout import Building, Junction, Road, TownMap
-from charles.town.map import PAVEMENT_M, arc_length
+from charles.town.map import PAVEMENT_M
 
 Colour = tuple[int, int, int]
 Point = Sequence[float] | np.ndarray

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from charles.town.geometry import wrap
 from charles.town.ground import ROAD, Ground
 from charles.town.layout import Body
 from charles.town.physics import LENGTH_M, MAX_WHEEL, WHEELBASE_M, WIDTH_M, CarState
@@ -58,7 +59,7 @@ def see(ground: Ground, car: CarState, bodies: Sequence[Body]) -> list[Body]:
         dx, dy = body.x - car.x, body.y - car.y
         if dx * dx + dy * dy > VIEW_M * VIEW_M:
             continue
-        if abs(_wrap(math.atan2(dy, dx) - car.heading)) > HALF_VIEW:
+        if abs(wrap(math.atan2(dy, dx) - car.heading)) > HALF_VIEW:
             continue
         if not ground.is_hidden(car.x, car.y, body.x, body.y):
             seen.append(body)
@@ -100,7 +101,7 @@ def _steer(sight: Sight) -> tuple[float, float]:
     x = car.x - rear * math.cos(car.heading)
     y = car.y - rear * math.sin(car.heading)
     to_x, to_y = sight.route.point(sight.located.along_m - rear + reach)
-    bearing = _wrap(math.atan2(to_y - y, to_x - x) - car.heading)
+    bearing = wrap(math.atan2(to_y - y, to_x - x) - car.heading)
     if abs(bearing) >= math.pi / 2.0:
         return -math.copysign(1.0, bearing), bearing
     distance = max(math.hypot(to_x - x, to_y - y), 1.0)
@@ -175,13 +176,8 @@ def _safe_speed(gap_m: float) -> float:
 def _look_ahead(sight: Sight, x: float, y: float) -> _Ahead:
     route, located = sight.route, sight.located
     xs, ys = route.x, route.y
-    first = located.nearest
-    best, least = first, math.inf
-    for i in range(first, min(first + _AHEAD_POINTS, len(xs) - 1)):
-        dx, dy = xs[i] - x, ys[i] - y
-        d = dx * dx + dy * dy
-        if d < least:
-            best, least = i, d
+    last = min(located.nearest + _AHEAD_POINTS, len(xs) - 1)
+    best = route.nearest(x, y, located.nearest, last)
     tx, ty = xs[best + 1] - xs[best], ys[best + 1] - ys[best]
     norm = math.hypot(tx, ty)
     tx, ty = tx / norm, ty / norm
@@ -205,7 +201,3 @@ def _fade(value: float, full: float, none: float) -> float:
     """1 up to ``full``, 0 from ``none`` on, smooth between."""
     t = min(max((none - value) / (none - full), 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
-
-
-def _wrap(angle: float) -> float:
-    return (angle + math.pi) % (2.0 * math.pi) - math.pi

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+from charles.town.geometry import wrap
+
 STEP_S = 1.0 / 30.0
 """Simulated time per step."""
 WHEELBASE_M = 2.7
@@ -52,7 +54,7 @@ def step_car(car: CarState, acceleration_braking: float, steering: float) -> Car
     course = car.heading + slip + 0.5 * turn
     heading = car.heading + turn
     if not -math.pi <= heading < math.pi:
-        heading = (heading + math.pi) % (2.0 * math.pi) - math.pi
+        heading = wrap(heading)  # which would cost other headings their last bits
     x, y = car.x + travel * math.cos(course), car.y + travel * math.sin(course)
     return CarState(x, y, heading, speed, wheels)
 

@@ -5,15 +5,17 @@ centre lines, and connectors, smooth arcs through the junctions. Both are :class
 one long line of points along lanes and connectors, about 1 m apart.
 """
 
+import itertools
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from charles.town.geometry import arc_length, bezier, offset_line, resample, tangents, unit, wrap
 from charles.town.layout import TownMap
-from charles.town.map import arc_length, offset_line, tangents
+from charles.town.map import nearest_road
 
 MARKER_M = 8.0
 """How far past a junction's rim the target marker stands."""
@@ -30,7 +32,7 @@ AHEAD_M = 120.0
 Turn = Literal["", "left", "straight", "right"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Lane:
     """A lane of a street, or a connector through a junction. Points are about 1 m apart, evenly."""
 
@@ -38,6 +40,8 @@ class Lane:
     y: list[float]
     heading: list[float]
     """Unwrapped, so that it can be interpolated."""
+    point_speed_mps: list[float]
+    """How fast the ego may pass each point, on account of the bend there."""
     length_m: float
     junction: int
     """The junction that it leads to or, for a connector, crosses."""
@@ -46,12 +50,14 @@ class Lane:
     turn: Turn
     """What a connector does; empty for lanes of streets."""
     speed_mps: float
-    """How fast it can be driven in comfort."""
-    successors: tuple[int, ...] = ()
+    """How fast all of it can be driven in comfort."""
+    successors: list[int] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    """The lanes that lead to it."""
     conflicts: frozenset[int] = frozenset()
     """Connectors that this connector crosses or joins."""
-    crosswalks: tuple[tuple[int, float], ...] = ()
-    """Crosswalks over it, by number, and where along it they are."""
+    crosswalks: list[tuple[int, float]] = field(default_factory=list)
+    """Crosswalks over it, by number, and where along it they are; nearest first."""
 
     def pose(self, place_m: float) -> tuple[float, float, float]:
         """Position and heading at ``place_m`` along it; beyond its ends, straight on."""
@@ -73,19 +79,16 @@ class LaneGraph:
     def __init__(self, town: TownMap) -> None:
         self.lanes: list[Lane] = []
         self._ends: dict[tuple[int, int, bool], list[int]] = {}  # junction, road, is leaving
-        self._entries: dict[int, tuple[int, ...]] = {}
-        self._sources: dict[int, int] = {}
         for number, _ in enumerate(town.roads):
             self._add_road(town, number)
         self.num_street_lanes = len(self.lanes)
         for junction in range(len(town.junctions)):
             self._add_connectors(town, junction)
         self._add_crosswalks(town)
-        self._points = np.concatenate([np.stack([a.x, a.y], axis=1) for a in self.lanes])
+        self._points = np.array([point for a in self.lanes for point in zip(a.x, a.y, strict=True)])
         self._headings = np.concatenate([a.heading for a in self.lanes])
-        sizes = [len(a.x) for a in self.lanes]
-        self._owner = np.repeat(np.arange(len(sizes)), sizes)
-        self._first = np.concatenate([[0], np.cumsum(sizes)])
+        self._owner = np.repeat(np.arange(len(self.lanes)), [len(a.x) for a in self.lanes])
+        self._first = np.searchsorted(self._owner, np.arange(len(self.lanes)))
 
     def nearest(
         self, x: float, y: float, heading: float | None = None, *, is_street: bool = False
@@ -104,7 +107,7 @@ class LaneGraph:
         if heading is not None:
             cost = cost + 6.0 * (1.0 - np.cos(self._headings - heading))
         if is_street:
-            cost = cost[: self._first[self.num_street_lanes]]
+            cost = cost[self._owner < self.num_street_lanes]
         best = int(cost.argmin())
         number = int(self._owner[best])
         lane = self.lanes[number]
@@ -121,13 +124,9 @@ class LaneGraph:
         same = [s for s in successors if self.lanes[s].turn == turn]
         return same[int(rng.integers(len(same)))]
 
-    def entries(self, number: int) -> tuple[int, ...]:
-        """The connectors that lead to a lane."""
-        return self._entries.get(number, ())
-
-    def siblings(self, number: int) -> tuple[int, ...]:
+    def siblings(self, number: int) -> list[int]:
         """The connectors that begin where a connector does, itself among them."""
-        return self.lanes[self._sources[number]].successors
+        return self.lanes[self.lanes[number].sources[0]].successors
 
     def _add_road(self, town: TownMap, number: int) -> None:
         road = town.roads[number]
@@ -142,28 +141,22 @@ class LaneGraph:
 
     def _add_connectors(self, town: TownMap, junction: int) -> None:
         first = len(self.lanes)
-        for entry in town.junctions[junction].roads:
-            entries = self._ends[junction, entry, False]
-            joined: dict[int, list[int]] = {lane: [] for lane in entries}
-            for leave in town.junctions[junction].roads:
-                if leave == entry:
-                    continue
-                leaves = self._ends[junction, leave, True]
-                for lane, successor, turn in self._pairs(entries, leaves):
-                    points = _connect(self.lanes[lane], self.lanes[successor])
-                    connector = _make_lane(points, junction, -1, turn, JUNCTION_SPEED_MPS)
-                    joined[lane].append(len(self.lanes))
-                    self._entries[successor] = (*self.entries(successor), len(self.lanes))
-                    self._sources[len(self.lanes)] = lane
-                    self.lanes.append(replace(connector, successors=(successor,)))
-            for lane, connectors in joined.items():
-                self.lanes[lane] = replace(self.lanes[lane], successors=tuple(connectors))
-        for number, conflicts in self._find_conflicts(first).items():
-            self.lanes[number] = replace(self.lanes[number], conflicts=conflicts)
+        for entry, leave in itertools.permutations(town.junctions[junction].roads, 2):
+            entries, leaves = self._ends[junction, entry, False], self._ends[junction, leave, True]
+            for source, successor, turn in self._pairs(entries, leaves):
+                number = len(self.lanes)
+                points = _connect(self.lanes[source], self.lanes[successor])
+                connector = _make_lane(points, junction, -1, turn, JUNCTION_SPEED_MPS)
+                connector.sources.append(source)
+                connector.successors.append(successor)
+                self.lanes[source].successors.append(number)
+                self.lanes[successor].sources.append(number)
+                self.lanes.append(connector)
+        self._find_conflicts(range(first, len(self.lanes)))
 
     def _pairs(self, entries: list[int], leaves: list[int]) -> list[tuple[int, int, Turn]]:
         """Which lanes of an entering street lead to which of a leaving one; innermost is first."""
-        bend = _wrap(self.lanes[leaves[0]].heading[0] - self.lanes[entries[0]].heading[-1])
+        bend = wrap(self.lanes[leaves[0]].heading[0] - self.lanes[entries[0]].heading[-1])
         if bend > math.pi / 4.0:
             return [(entries[0], leave, "left") for leave in leaves]
         if bend < -math.pi / 4.0:
@@ -171,81 +164,74 @@ class LaneGraph:
         same = zip(entries, leaves, strict=False)
         return [(entry, leave, "straight") for entry, leave in same]
 
-    def _find_conflicts(self, first: int) -> dict[int, frozenset[int]]:
-        """Conflicts among the connectors from number ``first`` on, those of one junction."""
-        made = range(first, len(self.lanes))
+    def _find_conflicts(self, connectors: range) -> None:
+        """Note conflicts among the connectors of one junction."""
         samples = []
-        for number in made:
+        for number in connectors:
             lane = self.lanes[number]
             at = np.linspace(0, len(lane.x) - 1, 12).round().astype(int)
-            samples.append(np.stack([np.array(lane.x)[at], np.array(lane.y)[at]], axis=1))
+            samples.append(np.array([lane.x, lane.y])[:, at])
         line = np.array(samples)
-        gap = np.hypot(*(line[:, None, :, None] - line[None, :, None, :]).transpose(4, 0, 1, 2, 3))
+        gap = np.hypot(
+            *(line[:, None, :, :, None] - line[None, :, :, None, :]).transpose(2, 0, 1, 3, 4)
+        )
         is_near = gap.min(axis=(2, 3)) < 2.7
-        return {
-            one: frozenset(
-                other
-                for other in made
-                if is_near[one - first, other - first] and other not in self.siblings(one)
-            )
-            for one in made
-        }
+        for one, near in zip(connectors, is_near, strict=True):
+            others = {other for other, n in zip(connectors, near, strict=True) if n}
+            self.lanes[one].conflicts = frozenset(others.difference(self.siblings(one)))
 
     def _add_crosswalks(self, town: TownMap) -> None:
-        found: dict[int, list[tuple[int, float]]] = {}
         for number, crosswalk in enumerate(town.crosswalks):
-            middle = (crosswalk.start + crosswalk.end) / 2.0
-            gaps = [float(np.hypot(*(r.centre - middle).T).min()) for r in town.roads]
-            road = gaps.index(min(gaps))
-            for index in range(self.num_street_lanes):
-                lane = self.lanes[index]
+            x, y = middle = (crosswalk.start + crosswalk.end) / 2.0
+            road = nearest_road(town, middle)
+            for lane in self.lanes[: self.num_street_lanes]:
                 if lane.road == road:
-                    nearest = int(np.hypot(lane.x - middle[0], lane.y - middle[1]).argmin())
+                    nearest = int(np.hypot(lane.x - x, lane.y - y).argmin())
                     place = nearest / (len(lane.x) - 1) * lane.length_m
-                    found.setdefault(index, []).append((number, place))
-        for index, crosswalks in found.items():
-            crosswalks.sort(key=lambda pair: pair[1])
-            self.lanes[index] = replace(self.lanes[index], crosswalks=tuple(crosswalks))
+                    lane.crosswalks.append((number, place))
+        for lane in self.lanes:
+            lane.crosswalks.sort(key=lambda pair: pair[1])
 
 
 def _make_lane(points: np.ndarray, junction: int, road: int, turn: Turn, speed: float) -> Lane:
     along = arc_length(points)
-    stations = np.linspace(0.0, along[-1], max(3, round(along[-1]) + 1))
-    line = np.stack([np.interp(stations, along, points[:, k]) for k in (0, 1)], axis=1)
+    line = resample(points, along, np.linspace(0.0, along[-1], max(3, round(along[-1]) + 1)))
+    spacing = along[-1] / (len(line) - 1)
     step = tangents(line)
     heading = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
-    bend = float(np.abs(np.diff(heading)).max()) / (along[-1] / (len(line) - 1))
+    bend = np.abs(np.gradient(heading)) / spacing
+    top = SPEED_MPS[-1] if road >= 0 else JUNCTION_SPEED_MPS
+    sharpest = float(np.abs(np.diff(heading)).max()) / spacing
     return Lane(
         x=line[:, 0].tolist(),
         y=line[:, 1].tolist(),
         heading=heading.tolist(),
+        point_speed_mps=np.minimum(top, _comfortable_speed(bend)).tolist(),
         length_m=float(along[-1]),
         junction=junction,
         road=road,
         turn=turn,
-        speed_mps=min(speed, math.sqrt(LATERAL_MPS2 / max(bend, 1e-3))),
+        speed_mps=min(speed, float(_comfortable_speed(sharpest))),
     )
+
+
+def _comfortable_speed(bend: np.ndarray | float) -> np.ndarray:
+    """Speed for bends of so many radians per metre."""
+    return np.sqrt(LATERAL_MPS2 / np.maximum(bend, 1e-3))
 
 
 def _connect(entry: Lane, leave: Lane) -> np.ndarray:
     """A smooth arc from the end of one lane to the start of another, float64 ``[N, 2]``."""
     a, b = np.array([entry.x[-1], entry.y[-1]]), np.array([leave.x[0], leave.y[0]])
-    out = np.array([math.cos(entry.heading[-1]), math.sin(entry.heading[-1])])
-    into = np.array([math.cos(leave.heading[0]), math.sin(leave.heading[0])])
-    bend = abs(_wrap(leave.heading[0] - entry.heading[-1]))
+    out, into = unit(entry.heading[-1]), unit(leave.heading[0])
+    bend = abs(wrap(leave.heading[0] - entry.heading[-1]))
     if bend > 0.6:
         # Control points on the two tangents, as for a circular arc if they are equally long.
         share = 4.0 / 3.0 * math.tan(bend / 4.0) / math.tan(bend / 2.0)
         first, second = np.linalg.solve(np.stack([out, into], axis=1), b - a) * share
     else:
         first = second = float(np.hypot(*(b - a))) / 2.7
-    t = np.linspace(0.0, 1.0, 60)[:, None]
-    return (
-        (1 - t) ** 3 * a
-        + 3 * (1 - t) ** 2 * t * (a + first * out)
-        + 3 * (1 - t) * t**2 * (b - second * into)
-        + t**3 * b
-    )
+    return bezier(a, a + first * out, b - second * into, b, 60)
 
 
 class Leg(NamedTuple):
@@ -302,19 +288,25 @@ class Route:
 
     def locate(self, x: float, y: float, near: int) -> Located:
         """Project a place onto the part of the route around point ``near``."""
-        xs, ys = self.x, self.y
-        best, least = near, math.inf
-        for i in range(max(near - 10, 0), min(near + 25, len(xs))):
-            d = (xs[i] - x) ** 2 + (ys[i] - y) ** 2
-            if d < least:
-                best, least = i, d
-        i = min(max(best, 1), len(xs) - 2)
-        tx, ty = xs[i + 1] - xs[i - 1], ys[i + 1] - ys[i - 1]
+        best = self.nearest(x, y, max(near - 10, 0), min(near + 25, len(self.x)))
+        i = min(max(best, 1), len(self.x) - 2)
+        tx, ty = self.x[i + 1] - self.x[i - 1], self.y[i + 1] - self.y[i - 1]
         norm = math.hypot(tx, ty)
         tx, ty = tx / norm, ty / norm
-        dx, dy = x - xs[i], y - ys[i]
+        dx, dy = x - self.x[i], y - self.y[i]
         step = min(max(dx * tx + dy * ty, -1.0), 1.0)
         return Located(best, self.along_m[i] + step, dx * ty - dy * tx)
+
+    def nearest(self, x: float, y: float, first: int, last: int) -> int:
+        """The point nearest to a place among those from ``first`` to before ``last``."""
+        xs, ys = self.x, self.y
+        best, least = first, math.inf
+        for i in range(first, last):
+            dx, dy = xs[i] - x, ys[i] - y
+            d = dx * dx + dy * dy
+            if d < least:
+                best, least = i, d
+        return best
 
     def point(self, along_m: float) -> tuple[float, float]:
         """The point ``along_m`` from the start, held at both ends."""
@@ -356,20 +348,18 @@ class Route:
     def _append(self, number: int, place_m: float) -> None:
         lane = self._graph.lanes[number]
         spacing = lane.length_m / (len(lane.x) - 1)
-        skip = int(place_m / spacing)
         first = self.along_m[-1] if self.along_m else 0.0
-        if self.along_m:
-            # The point where two lanes meet belongs to both.
-            skip += 1
+        along = first if self.along_m else -spacing
+        # The point where two lanes meet belongs to both.
+        skip = int(place_m / spacing) + bool(self.along_m)
         self.lanes.append(number)
         self.lane_starts_m.append(first)
-        before = first if len(self.lanes) > 1 else first - spacing
         for i in range(min(skip, len(lane.x) - 2), len(lane.x)):
+            along += spacing
+            self.along_m.append(along)
             self.x.append(lane.x[i])
             self.y.append(lane.y[i])
-            before += spacing
-            self.along_m.append(before)
-            self.speed_mps.append(_point_speed(lane, i))
+            self.speed_mps.append(lane.point_speed_mps[i])
         if lane.road < 0:
             self.legs.append(Leg(first, self.along_m[-1], number))
         self._plan_braking(len(self.along_m) - 2)
@@ -383,15 +373,3 @@ class Route:
                 self.speed_mps[i] = allowed
             elif last - i > 60:
                 break
-
-
-def _point_speed(lane: Lane, i: int) -> float:
-    low, high = max(i - 1, 0), min(i + 1, len(lane.x) - 1)
-    spacing = lane.length_m / (len(lane.x) - 1)
-    bend = abs(lane.heading[high] - lane.heading[low]) / ((high - low) * spacing)
-    top = SPEED_MPS[-1] if lane.road >= 0 else JUNCTION_SPEED_MPS
-    return min(top, math.sqrt(LATERAL_MPS2 / max(bend, 1e-3)))
-
-
-def _wrap(angle: float) -> float:
-    return (angle + math.pi) % (2.0 * math.pi) - math.pi

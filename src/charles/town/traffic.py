@@ -131,7 +131,7 @@ class Traffic:
                 vehicle.has_priority = False
                 if vehicle.place_m < LENGTH_M:
                     # Its tail is still in the junction behind it.
-                    inside.update(self._graph.entries(vehicle.path[0]))
+                    inside.update(lanes[vehicle.path[0]].sources)
         waiting.sort(key=lambda entry: entry[:2])
         for _, to_rim, vehicle in waiting:
             if vehicle.has_priority and not _can_stop(vehicle, to_rim):

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from charles.town.geometry import offset_line, wrap
 from charles.town.layout import Body, TownMap
-from charles.town.map import offset_line
+from charles.town.map import nearest_road
 from charles.town.physics import STEP_S
 
 NEAR_M, FAR_M = 12.0, 70.0
@@ -223,8 +224,7 @@ def _make_sides(town: TownMap) -> list[_Side]:
             sides[right[0]].ends[right[1]] = left
     for number, crosswalk in enumerate(town.crosswalks):
         middle = (crosswalk.start + crosswalk.end) / 2.0
-        gaps = [float(np.hypot(*(r.centre - middle).T).min()) for r in town.roads]
-        left = 2 * gaps.index(min(gaps))
+        left = 2 * nearest_road(town, middle)
         one, other = sides[left].nearest(middle), sides[left + 1].nearest(middle)
         sides[left].crossings.append((number, one, left + 1, other))
         sides[left + 1].crossings.append((number, other, left, one))
@@ -233,5 +233,5 @@ def _make_sides(town: TownMap) -> list[_Side]:
 
 def _turn_to(heading: float, goal: float) -> float:
     """Turn towards ``goal``, at most 0.15 rad."""
-    error = (goal - heading + math.pi) % (2.0 * math.pi) - math.pi
+    error = wrap(goal - heading)
     return heading + min(max(error, -0.15), 0.15)

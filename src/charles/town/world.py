@@ -12,6 +12,7 @@ import numpy as np
 
 from charles.errors import require
 from charles.town import npc
+from charles.town.geometry import wrap
 from charles.town.ground import BUILDING, ROAD, TREE, Ground
 from charles.town.layout import Body, TownMap, WorldView
 from charles.town.map import make_map
@@ -170,7 +171,7 @@ class World:
         self._step_others()
         self._collide(before)
         self._follow_route()
-        self._yaw_rate = _wrap(self._car.heading - before.heading) / STEP_S
+        self._yaw_rate = wrap(self._car.heading - before.heading) / STEP_S
         self._idle_s = self._idle_s + STEP_S if self._car.speed_mps < 0.3 else 0.0
         self._steps += 1
         self.time_s = self._steps * STEP_S
@@ -202,7 +203,7 @@ class World:
         """Direction (radians, positive right) and distance (m) of the marker, float32 ``[2]``."""
         x, y = self._route.marker(self._along_m)
         dx, dy = x - self._car.x, y - self._car.y
-        direction = -_wrap(math.atan2(dy, dx) - self._car.heading)
+        direction = -wrap(math.atan2(dy, dx) - self._car.heading)
         return np.array([direction, math.hypot(dx, dy)], dtype=np.float32)
 
     def view(self) -> WorldView:
@@ -252,7 +253,7 @@ class World:
         x, y, heading = self._graph.lanes[number].pose(along)
         x += lateral_m * math.sin(heading)
         y -= lateral_m * math.cos(heading)
-        self._car = CarState(x, y, _wrap(heading + heading_error), speed_mps, 0.0)
+        self._car = CarState(x, y, wrap(heading + heading_error), speed_mps, 0.0)
         self.controls = np.zeros(2, dtype=np.float32)
         self.collided = None
         self._yaw_rate = self._idle_s = 0.0
@@ -292,7 +293,7 @@ class World:
         dx, dy = x - self._car.x, y - self._car.y
         if math.hypot(dx, dy) > 75.0:
             return False
-        bearing = abs(_wrap(math.atan2(dy, dx) - self._car.heading))
+        bearing = abs(wrap(math.atan2(dy, dx) - self._car.heading))
         return bearing < 0.9 and not self._ground.is_hidden(self._car.x, self._car.y, x, y)
 
     def _follow_route(self) -> None:
@@ -384,7 +385,3 @@ def _is_touching(car: CarState, x: float, y: float) -> bool:
     ahead = abs(dx * cos + dy * sin) - LENGTH_M / 2.0
     across = abs(dy * cos - dx * sin) - WIDTH_M / 2.0
     return math.hypot(max(ahead, 0.0), max(across, 0.0)) < _PEDESTRIAN_M
-
-
-def _wrap(angle: float) -> float:
-    return (angle + math.pi) % (2.0 * math.pi) - math.pi
