@@ -8,15 +8,17 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from charles.town.geometry import arc_length
-from charles.town.layout import Building, Junction, Road, TownMap
+from charles.town.geometry import arc_length, point_at, resample, unit
+from charles.town.layout import Crosswalk, Junction, Road, TownMap
 from charles.town.map import PAVEMENT_M
 
 Colour = tuple[int, int, int]
 Point = Sequence[float] | np.ndarray
+Points = Sequence[Point] | np.ndarray
 Cell = tuple[int, int]
 
 CELL_M = 64.0
@@ -31,6 +33,8 @@ _ASPHALT: Colour = (70, 72, 77)
 _PATCHES: tuple[Colour, ...] = ((61, 63, 68), (78, 80, 84), (64, 66, 70))
 _WHITE: Colour = (236, 236, 230)
 _YELLOW: Colour = (242, 190, 40)
+_RIMS = (("pavement", PAVEMENT_M, _PAVEMENT), ("kerb", 0.3, _KERB), ("asphalt", 0.0, _ASPHALT))
+"""What covers the ground on and along a street: how far it reaches past the asphalt, and colour."""
 _SHADOW: Colour = (30, 31, 34)
 _TYRE: Colour = (20, 20, 22)
 _GLASS: Colour = (28, 36, 46)
@@ -78,7 +82,7 @@ class Mesh:
         self.colours.extend([(*colour, alpha)] * len(points))
         self.triangles.extend((first, first + i, first + i + 1) for i in range(1, len(points) - 1))
 
-    def flat(self, points: Iterable[Point], colour: Colour) -> None:
+    def flat(self, points: Points, colour: Colour) -> None:
         """Add a convex polygon ``[N, 2]`` on the ground."""
         self.polygon([(x, y, 0.0) for x, y in points], colour, alpha=0)
 
@@ -90,6 +94,11 @@ class Mesh:
             j = (i + 1) % len(bottom)
             self.polygon((bottom[i], bottom[j], top[j], top[i]), colour)
         self.polygon(top, lid)
+
+    def cone(self, rim: Sequence[Point], tip: Point, sides: Sequence[Colour]) -> None:
+        """Add a cone on a rim of ``N`` points, counter-clockwise from its tip, open below."""
+        for i, colour in enumerate(sides):
+            self.polygon((rim[i], rim[(i + 1) % len(rim)], tip), colour)
 
     def box(self, low: Point, high: Point, colour: Colour, *, lean_m: float = 0.0) -> None:
         """Add a box, open below, shaded by side; its bottom is moved by ``lean_m`` along x."""
@@ -111,171 +120,128 @@ def cell_of(point: Point) -> Cell:
     return (int(point[0] // CELL_M), int(point[1] // CELL_M))
 
 
-def make_ground(town: TownMap) -> dict[str, dict[Cell, Mesh]]:
+Layers = dict[str, dict[Cell, Mesh]]
+
+
+def circle(radius: float, num: int, start: float = 0.0) -> list[tuple[float, float]]:
+    """``num`` points around the origin, counter-clockwise from the angle ``start``."""
+    turns = start + np.arange(num) * 2.0 * math.pi / num
+    return [(radius * math.cos(t), radius * math.sin(t)) for t in turns]
+
+
+def make_ground(town: TownMap) -> Layers:
     """Streets, pavements and their markings, by layer and cell."""
-    layers: dict[str, dict[Cell, Mesh]] = {name: defaultdict(Mesh) for name in LAYERS}
+    layers: Layers = {name: defaultdict(Mesh) for name in LAYERS}
     rng = np.random.default_rng([town.seed, 7])
     for junction in town.junctions:
         _add_junction(layers, junction)
     for road in town.roads:
-        _add_road(layers, road)
-        _add_patches(layers["asphalt"], road, rng)
-        _add_stop_lines(layers["marking"], road, town)
+        _add_road(layers, _Street(road), rng)
+        _add_stop_lines(layers, _Street(road), town)
     for crosswalk in town.crosswalks:
-        _add_zebra(layers["marking"], crosswalk.start, crosswalk.end, crosswalk.width_m)
+        _add_zebra(layers, crosswalk)
     return layers
 
 
-def _add_junction(layers: dict[str, dict[Cell, Mesh]], junction: Junction) -> None:
+def _paint(layers: Layers, name: str, polygons: Iterable[Points], colour: Colour) -> None:
+    """Paint convex polygons, each in the cell of its first corner."""
+    for polygon in polygons:
+        layers[name][cell_of(polygon[0])].flat(polygon, colour)
+
+
+class _Street:
+    """A road by coordinates: metres along it, and metres to the left of its centre line."""
+
+    def __init__(self, road: Road) -> None:
+        self.road, self.half_m = road, road.half_width_m
+        self.along = arc_length(road.centre)
+        self.length_m = float(self.along[-1])
+        step = np.diff(road.centre, axis=0)
+        step /= np.hypot(*step.T)[:, None]
+        self._left = np.stack([-step[:, 1], step[:, 0]], axis=1)
+
+    def points(self, along_m: np.ndarray, left_m: float) -> np.ndarray:
+        """World places, float64 ``[N, 2]``."""
+        piece = np.searchsorted(self.along, along_m).clip(1, len(self._left)) - 1
+        return resample(self.road.centre, self.along, along_m) + left_m * self._left[piece]
+
+    def strips(self, start: Any, end: Any, right_m: float, left_m: float) -> np.ndarray:
+        """Pieces that reach from ``start`` to ``end`` (a number or ``[N]``), ``[N, 4, 2]``."""
+        start, end = np.atleast_1d(start), np.atleast_1d(end)
+        sides = (start, right_m), (end, right_m), (end, left_m), (start, left_m)
+        return np.stack([self.points(*side) for side in sides], axis=1)
+
+    def stations(self) -> np.ndarray:
+        """Where to bend the straight pieces that stand for its curve: few where it is straight."""
+        heading = np.unwrap(np.arctan2(self._left[:, 1], self._left[:, 0]))
+        kept = [0]
+        for i in range(1, len(heading)):
+            length, turn = self.along[i + 1] - self.along[kept[-1]], heading[i] - heading[kept[-1]]
+            if length * abs(turn) / 8.0 > _SAGITTA_M or length > 16.0:
+                kept.append(i)
+        return self.along[[*kept, -1]]
+
+
+def _add_junction(layers: Layers, junction: Junction) -> None:
     outline = junction.outline
     tangent = np.roll(outline, -1, axis=0) - np.roll(outline, 1, axis=0)
     outward = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
     outward /= np.maximum(np.hypot(*outward.T), 1e-9)[:, None]
-    cell = cell_of(junction.position)
-    rims = (("pavement", PAVEMENT_M, _PAVEMENT), ("kerb", 0.3, _KERB), ("asphalt", 0.0, _ASPHALT))
-    for layer, reach, colour in rims:
+    for name, reach, colour in _RIMS:
         rim = outline + reach * outward
-        for a, b in zip(rim, np.roll(rim, -1, axis=0), strict=True):
-            layers[layer][cell].flat((junction.position, a, b), colour)
+        pieces = zip(rim, np.roll(rim, -1, axis=0), strict=True)
+        _paint(layers, name, ((junction.position, *piece) for piece in pieces), colour)
 
 
-def _parallels(road: Road) -> tuple[np.ndarray, np.ndarray]:
-    """Centre line, and the unit vectors to its left, both ``[N, 2]``: few points where straight."""
-    step = np.gradient(road.centre, axis=0)
-    step /= np.hypot(*step.T)[:, None]
-    heading = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
-    along = arc_length(road.centre)
-    kept = [0]
-    for i in range(1, len(along) - 1):
-        length, turn = along[i + 1] - along[kept[-1]], abs(heading[i + 1] - heading[kept[-1]])
-        if length * turn / 8.0 > _SAGITTA_M or length > 16.0:
-            kept.append(i)
-    kept.append(len(along) - 1)
-    return road.centre[kept], np.stack([-step[kept, 1], step[kept, 0]], axis=1)
-
-
-def _add_road(layers: dict[str, dict[Cell, Mesh]], road: Road) -> None:
-    line, left = _parallels(road)
-    half = road.half_width_m
-
-    def strip(layer: str, right_m: float, left_m: float, colour: Colour) -> None:
-        a, b = line + right_m * left, line + left_m * left
-        for i in range(len(line) - 1):
-            mesh = layers[layer][cell_of(line[i])]
-            mesh.flat((a[i], a[i + 1], b[i + 1], b[i]), colour)
-
-    strip("pavement", -half - PAVEMENT_M, half + PAVEMENT_M, _PAVEMENT)
-    strip("kerb", -half - 0.3, half + 0.3, _KERB)
-    strip("asphalt", -half, half, _ASPHALT)
-    for side in (-1.0, 1.0):
-        middle = side * (half - 0.3)
-        strip("marking", middle - _LINE_M / 2, middle + _LINE_M / 2, _WHITE)
-        middle = side * 0.16
-        strip("marking", middle - _LINE_M / 2, middle + _LINE_M / 2, _YELLOW)
-        for lane in range(1, road.lanes_per_direction):
-            _add_dashes(layers["marking"], road, side * lane * road.lane_width_m)
-
-
-def _add_dashes(marking: dict[Cell, Mesh], road: Road, offset_m: float) -> None:
-    """Dashes of 3 m every 8 m, ``offset_m`` to the left of the centre."""
-    along = arc_length(road.centre)
-    for start in np.arange(2.0, along[-1] - 5.0, 8.0):
-        a, left = _frame_at(road, along, start)
-        b, left_b = _frame_at(road, along, start + 3.0)
-        near, far = offset_m - _LINE_M / 2, offset_m + _LINE_M / 2
-        corners = (a + near * left, b + near * left_b, b + far * left_b, a + far * left)
-        marking[cell_of(a)].flat(corners, _WHITE)
-
-
-def _frame_at(road: Road, along: np.ndarray, place_m: float) -> tuple[np.ndarray, np.ndarray]:
-    """Point on the centre line and the unit vector to its left, ``place_m`` along the road."""
-    last = len(along) - 1
-    index = int(np.clip(np.searchsorted(along, place_m), 1, last))
-    step = road.centre[index] - road.centre[index - 1]
-    step = step / np.hypot(*step)
-    point = road.centre[index - 1] + (place_m - along[index - 1]) * step
-    return point, np.array([-step[1], step[0]])
-
-
-def _add_patches(asphalt: dict[Cell, Mesh], road: Road, rng: np.random.Generator) -> None:
-    """Mended places: without them nothing on an empty street would show how fast one drives."""
-    along = arc_length(road.centre)
-    for place in np.arange(3.0, along[-1] - 4.0, 6.0):
-        point, left = _frame_at(road, along, place + rng.uniform(-2.0, 2.0))
-        ahead = np.array([left[1], -left[0]])
+def _add_road(layers: Layers, street: _Street, rng: np.random.Generator) -> None:
+    half, stations = street.half_m, street.stations()
+    for name, reach, colour in _RIMS:
+        strips = street.strips(stations[:-1], stations[1:], -half - reach, half + reach)
+        _paint(layers, name, strips, colour)
+    # Mended places: without them nothing on an empty street would show how fast one drives.
+    for place in np.arange(3.0, street.length_m - 4.0, 6.0):
+        start = place + rng.uniform(-2.0, 2.0)
         length, width = rng.uniform(0.6, 2.4), rng.uniform(0.5, 1.4)
-        reach = road.half_width_m - 1.2
-        corner = point + rng.uniform(-reach, reach - width) * left
-        quad = (corner, corner + length * ahead)
-        quad = (*quad, quad[1] + width * left, corner + width * left)
-        asphalt[cell_of(point)].flat(quad, _PATCHES[int(rng.integers(len(_PATCHES)))])
+        right = rng.uniform(1.2 - half, half - 1.2 - width)
+        patch = street.strips(start, start + length, right, right + width)
+        _paint(layers, "asphalt", patch, _PATCHES[int(rng.integers(len(_PATCHES)))])
+    dashes = np.arange(2.0, street.length_m - 5.0, 8.0)
+    lines = [(stations[:-1], stations[1:], half - 0.3, _WHITE)]
+    lines += [(stations[:-1], stations[1:], 0.16, _YELLOW)]
+    for lane in range(1, street.road.lanes_per_direction):
+        lines.append((dashes, dashes + 3.0, lane * street.road.lane_width_m, _WHITE))
+    for (start, end, offset, colour), side in itertools.product(lines, (-1.0, 1.0)):
+        middle = side * offset
+        strips = street.strips(start, end, middle - _LINE_M / 2, middle + _LINE_M / 2)
+        _paint(layers, "marking", strips, colour)
 
 
-def _add_stop_lines(marking: dict[Cell, Mesh], road: Road, town: TownMap) -> None:
+def _add_stop_lines(layers: Layers, street: _Street, town: TownMap) -> None:
     """A bar across the lanes that enter a junction, before its crosswalk where there is one."""
-    along = arc_length(road.centre)
-    middles = [((c.start + c.end) / 2.0, c.width_m) for c in town.crosswalks]
-    for is_last in (False, True):
-        end = road.centre[-1 if is_last else 0]
-        gaps = [float(np.hypot(*(m - end))) + w / 2.0 for m, w in middles]
-        back = max([0.3] + [gap + 0.7 for gap in gaps if gap < 9.0])
-        place = along[-1] - back if is_last else back
-        point, left = _frame_at(road, along, place)
+    kerb = street.half_m - 0.3
+    for end in (0, -1):
+        back = 0.4
+        for crosswalk in town.crosswalks:
+            middle = (crosswalk.start + crosswalk.end) / 2.0
+            gap = float(np.hypot(*(middle - street.road.centre[end]))) + crosswalk.width_m / 2.0
+            back = max(back, gap + 0.7) if gap < 9.0 else back
         # Traffic keeps right: towards the last point the lanes are on the right of the centre.
-        ahead = np.array([left[1], -left[0]]) * 0.4
-        kerb = point + left * (road.half_width_m - 0.3) * (-1.0 if is_last else 1.0)
-        corners = (point, kerb, kerb + ahead, point + ahead)
-        marking[cell_of(point)].flat(corners if is_last else corners[::-1], _WHITE)
+        place, right, left = (back, 0.0, kerb) if end == 0 else (street.length_m - back, -kerb, 0.0)
+        _paint(layers, "marking", street.strips(place, place + 0.4, right, left), _WHITE)
 
 
-def _add_zebra(
-    marking: dict[Cell, Mesh], start: np.ndarray, end: np.ndarray, width_m: float
-) -> None:
-    span = float(np.hypot(*(end - start)))
-    across = (end - start) / span
-    ahead = np.array([-across[1], across[0]]) * width_m / 2.0
-    mesh = marking[cell_of(start)]
+def _add_zebra(layers: Layers, crosswalk: Crosswalk) -> None:
+    across = crosswalk.end - crosswalk.start
+    span = float(np.hypot(*across))
+    ahead = np.array([-across[1], across[0]]) / span * crosswalk.width_m / 2.0
+    num = max(2, round(span))
+    stripes = [((i + 0.22) / num, (i + 0.78) / num, _WHITE) for i in range(num)]
     # The asphalt under the stripes hides the lines that would run through them.
-    mesh.flat((start - ahead, end - ahead, end + ahead, start + ahead), _ASPHALT)
-    count = max(2, round(span / 1.0))
-    for i in range(count):
-        a = start + across * span * (i + 0.22) / count
-        b = start + across * span * (i + 0.78) / count
-        mesh.flat((a - ahead, b - ahead, b + ahead, a + ahead), _WHITE)
-
-
-def make_building(building: Building, *, num_strips: int, bay_m: float, strip_m: float) -> Mesh:
-    """A building in world coordinates, with texture coordinates into the façade atlas.
-
-    The atlas has ``num_strips`` façades, each lit and shaded, one above the other. A façade repeats
-    sideways every ``bay_m`` and is ``strip_m`` high.
-    """
-    width, depth, height = building.size_m
-    c, s = math.cos(building.heading), math.sin(building.heading)
-    x, y = building.position
-    plan = [
-        (x + c * u - s * v, y + s * u + c * v)
-        for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1))
-        for u, v in ((u * width / 2.0, v * depth / 2.0),)
-    ]
-    mesh = Mesh()
-    strip = building.style % num_strips
-    for side in range(4):
-        (ax, ay), (bx, by) = plan[side], plan[(side + 1) % 4]
-        normal = building.heading + (side - 1) * math.pi / 2.0
-        is_shaded = math.cos(normal - 0.9) < 0.0
-        base = (2 * strip + is_shaded) / (2.0 * num_strips)
-        top = base + 0.985 * min(height / strip_m, 1.0) / (2.0 * num_strips)
-        across = max(1, round((width, depth)[side % 2] / bay_m)) / 16.0
-        shift = building.style % 16 / 16.0
-        mesh.polygon(
-            ((ax, ay, 0), (bx, by, 0), (bx, by, height), (ax, ay, height)), (255, 255, 255)
+    for start, end, colour in [(0.0, 1.0, _ASPHALT), *stripes]:
+        a, b = crosswalk.start + start * across, crosswalk.start + end * across
+        layers["marking"][cell_of(crosswalk.start)].flat(
+            (a - ahead, b - ahead, b + ahead, a + ahead), colour
         )
-        mesh.uvs += [(shift, base), (shift + across, base), (shift + across, top), (shift, top)]
-    mesh.polygon([(px, py, height) for px, py in plan], (255, 255, 255))
-    # A wall's own top edge has no window in it: the roof takes its colour.
-    mesh.uvs += [(0.0, (2 * strip + 0.995) / (2.0 * num_strips))] * 4
-    return mesh
 
 
 def make_tree(seed: int) -> Mesh:
@@ -284,21 +250,16 @@ def make_tree(seed: int) -> Mesh:
     green = [(58, 104, 44), (74, 122, 50), (46, 92, 52), (96, 118, 48)][seed % 4]
     mesh = Mesh()
     mesh.box((-0.03, -0.03, 0.0), (0.03, 0.03, 0.4), (92, 70, 50))
-    rings = ((0.30, 0.16), (0.52, 0.30), (0.78, 0.22))
-    turn = rng.uniform(0.0, 1.0, 5)
-    loops = []
-    for height, radius in rings:
-        angles = (np.arange(5) + 0.3 * turn) * 2.0 * math.pi / 5.0
+    angles = (np.arange(5) + 0.3 * rng.uniform(0.0, 1.0, 5)) * 2.0 * math.pi / 5.0
+    rings = []
+    for height, radius in ((0.30, 0.16), (0.52, 0.30), (0.78, 0.22)):
         reach = radius * rng.uniform(0.85, 1.15, 5)
-        loops.append(
-            [(r * math.cos(a), r * math.sin(a), height) for a, r in zip(angles, reach, strict=True)]
-        )
-    for light, (low, high) in zip((0.62, 0.86), itertools.pairwise(loops), strict=True):
-        turns = [2.0 * math.pi * i / 5.0 - 0.9 for i in range(5)]
-        sides = [shade(green, light * (1.0 + 0.16 * math.cos(t))) for t in turns]
-        mesh.prism(low, high, sides, green)
-    for a, b in itertools.pairwise([*loops[-1], loops[-1][0]]):
-        mesh.polygon((a, b, (0.0, 0.0, 0.98)), shade(green, 1.1))
+        ring = np.stack([reach * np.cos(angles), reach * np.sin(angles), np.full(5, height)])
+        rings.append(ring.T.tolist())
+    lights = [1.0 + 0.16 * math.cos(2.0 * math.pi * i / 5.0 - 0.9) for i in range(5)]
+    mesh.prism(rings[0], rings[1], [shade(green, 0.62 * light) for light in lights], green)
+    mesh.prism(rings[1], rings[2], [shade(green, 0.86 * light) for light in lights], green)
+    mesh.cone(rings[2], (0.0, 0.0, 0.98), [shade(green, 1.1)] * 5)
     return mesh
 
 
@@ -308,90 +269,66 @@ def make_car(style: int) -> tuple[Mesh, Mesh, Mesh]:
     length, width, height, bonnet, boot = _MODELS[style // len(PAINTS) % len(_MODELS)]
     x0, x1, y = -length / 2.0, length / 2.0, width / 2.0
     belt = 0.36 + 0.36 * height
-    mesh = Mesh()
-    mesh.polygon(_quad_at(x0 - 0.15, x1 + 0.1, y + 0.18), _SHADOW)
-    for wx in (x0 + 0.8, x1 - 0.8):
-        _add_wheels(mesh, wx, y)
-    _add_hull(mesh, (x0, x1, y), belt, paint)
+    body, brakes, lamps = Mesh(), Mesh(), Mesh()
+    body.polygon(_level(x0 - 0.15, x1 + 0.1, y + 0.18, 0.02), _SHADOW)
+    for x in (x0 + 0.8, x1 - 0.8):
+        _add_wheels(body, x, y)
+    sides = [shade(paint, s) for s in (0.78, 0.86, 0.88, 0.86)]
+    low, high = _level(x0 + 0.05, x1 - 0.1, y, 0.28), _level(x0, x1, y, belt, belt - 0.12)
+    body.prism(low, high, sides, paint)
     cabin = (x0 + boot * length, x1 - bonnet * length)
-    _add_cabin(mesh, cabin, y, (belt, height), paint)
-    _add_rear(mesh, x0 - 0.01, y, belt)
-    return mesh, _make_brake_lamps(x0, y, belt, height), _make_night_lamps(x0, x1, y, belt)
+    _add_cabin(body, cabin, y, (belt, height), paint)
+    rise = height - belt
+    for mesh, x, (inner, outer), (low, high), colour in (
+        (body, x0 - 0.01, (y - 0.42, y - 0.02), (belt - 0.26, belt - 0.06), (120, 14, 16)),
+        (body, x0 + 0.02, (0.0, y), (0.28, 0.46), (34, 34, 38)),  # bumper
+        (body, x0 - 0.02, (0.0, 0.27), (0.52, 0.66), (240, 238, 214)),  # number plate
+        (brakes, x0 - 0.03, (y - 0.5, y), (belt - 0.32, belt - 0.02), (255, 24, 20)),
+        (brakes, x0 + 0.2 * rise, (0.0, 0.3), (height - 0.14, height - 0.04), (255, 40, 30)),
+        (lamps, x0 - 0.02, (y - 0.4, y - 0.04), (belt - 0.24, belt - 0.08), (190, 20, 18)),
+    ):
+        for right, left in _mirrored(inner, outer):
+            rear = [(x, left, low), (x, right, low), (x, right, high), (x, left, high)]
+            mesh.polygon(rear, colour)
+    for right, left in _mirrored(y - 0.4, y - 0.04):
+        near, far = x1 + 0.02, x1 + 0.04
+        front = [(near, right, 0.52), (near, left, 0.52), (far, left, 0.74), (far, right, 0.74)]
+        lamps.polygon(front, (255, 250, 220))
+    return body, brakes, lamps
 
 
-def _quad_at(x0: float, x1: float, y: float) -> list[Point]:
-    return [(x0, -y, 0.02), (x1, -y, 0.02), (x1, y, 0.02), (x0, y, 0.02)]
+def _level(x0: float, x1: float, y: float, rear: float, front: float | None = None) -> list[Point]:
+    """A rectangle from ``x0`` to ``x1``, ``y`` to either side, so high in the rear and in front."""
+    front = rear if front is None else front
+    return [(x0, -y, rear), (x1, -y, front), (x1, y, front), (x0, y, rear)]
+
+
+def _mirrored(inner: float, outer: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """An interval on the left, as (right, left) ends, and its mirror image."""
+    return (inner, outer), (-outer, -inner)
 
 
 def _add_wheels(mesh: Mesh, x: float, y: float) -> None:
     mesh.box((x - 0.3, -y + 0.02, 0.0), (x + 0.3, y - 0.02, 0.4), _TYRE)
-    turns = np.linspace(0.0, 2.0 * math.pi, 8, endpoint=False) + 0.39
-    for side in (-1.0, 1.0):
+    for side in (-1, 1):
         for radius, out, colour in ((0.34, 0.02, _TYRE), (0.2, 0.03, (150, 152, 156))):
-            at = side * (y + out)
-            disc = [(x + radius * math.cos(t), at, 0.34 + radius * math.sin(t)) for t in turns]
-            mesh.polygon(disc if side < 0 else disc[::-1], colour)
-
-
-def _add_hull(mesh: Mesh, size: tuple[float, float, float], belt: float, paint: Colour) -> None:
-    x0, x1, y = size
-    low = [(x0 + 0.05, -y, 0.28), (x1 - 0.1, -y, 0.28), (x1 - 0.1, y, 0.28), (x0 + 0.05, y, 0.28)]
-    high = [(x0, -y, belt), (x1, -y, belt - 0.12), (x1, y, belt - 0.12), (x0, y, belt)]
-    sides = [shade(paint, s) for s in (0.78, 0.86, 0.88, 0.86)]
-    mesh.prism(low, high, sides, paint)
+            disc = [(x + u, side * (y + out), 0.34 + v) for u, v in circle(radius, 8, 0.39)]
+            mesh.polygon(disc[::-side], colour)
 
 
 def _add_cabin(
     mesh: Mesh, cabin: tuple[float, float], y: float, heights: tuple[float, float], paint: Colour
 ) -> None:
     (x0, x1), (z0, z1) = cabin, heights
-    rise = z1 - z0
-    low = [(x0, -y + 0.04, z0), (x1, -y + 0.04, z0 - 0.06), (x1, y - 0.04, z0 - 0.06),
-           (x0, y - 0.04, z0)]  # fmt: skip
-    inset = y - 0.22
-    roof = [(x0 + 0.35 * rise, -inset, z1), (x1 - 0.9 * rise, -inset, z1),
-            (x1 - 0.9 * rise, inset, z1), (x0 + 0.35 * rise, inset, z1)]  # fmt: skip
+    rise, inset = z1 - z0, y - 0.22
+    low = _level(x0, x1, y - 0.04, z0, z0 - 0.06)
+    roof = _level(x0 + 0.35 * rise, x1 - 0.9 * rise, inset, z1)
     mesh.prism(low, roof, [_GLASS, shade(_GLASS, 1.5), _GLASS, _GLASS], shade(paint, 1.08))
-    for side in (-1.0, 1.0):  # door pillar
+    for side in (-1, 1):  # door pillar
         a, b = (x0 + x1) / 2.0 - 0.1, (x0 + x1) / 2.0 + 0.02
         out, up = side * (y - 0.03), side * (inset + 0.01)
         pillar = [(a, out, z0), (b, out, z0), (b, up, z1), (a, up, z1)]
-        mesh.polygon(pillar if side < 0 else pillar[::-1], shade(paint, 0.8))
-
-
-def _rear_quad(x: float, y0: float, y1: float, z0: float, z1: float) -> list[Point]:
-    """An upright rectangle that faces backwards."""
-    return [(x, y1, z0), (x, y0, z0), (x, y0, z1), (x, y1, z1)]
-
-
-def _add_rear(mesh: Mesh, x: float, y: float, belt: float) -> None:
-    mesh.polygon(_rear_quad(x + 0.03, -y, y, 0.28, 0.46), (34, 34, 38))  # bumper
-    mesh.polygon(_rear_quad(x - 0.01, -0.27, 0.27, 0.52, 0.66), (240, 238, 214))  # number plate
-    for side in (-1.0, 1.0):
-        y0, y1 = sorted((side * (y - 0.42), side * (y - 0.02)))
-        mesh.polygon(_rear_quad(x, y0, y1, belt - 0.26, belt - 0.06), (120, 14, 16))
-
-
-def _make_brake_lamps(x0: float, y: float, belt: float, height: float) -> Mesh:
-    mesh = Mesh()
-    for side in (-1.0, 1.0):
-        y0, y1 = sorted((side * (y - 0.5), side * y))
-        mesh.polygon(_rear_quad(x0 - 0.03, y0, y1, belt - 0.32, belt - 0.02), (255, 24, 20))
-    rise = height - belt
-    x = x0 + 0.2 * rise
-    mesh.polygon(_rear_quad(x, -0.3, 0.3, height - 0.14, height - 0.04), (255, 40, 30))
-    return mesh
-
-
-def _make_night_lamps(x0: float, x1: float, y: float, belt: float) -> Mesh:
-    mesh = Mesh()
-    for side in (-1.0, 1.0):
-        y0, y1 = sorted((side * (y - 0.4), side * (y - 0.04)))
-        mesh.polygon(_rear_quad(x0 - 0.02, y0, y1, belt - 0.24, belt - 0.08), (190, 20, 18))
-        front = [(x1 + 0.02, y0, 0.52), (x1 + 0.02, y1, 0.52), (x1 + 0.04, y1, 0.74),
-                 (x1 + 0.04, y0, 0.74)]  # fmt: skip
-        mesh.polygon(front, (255, 250, 220))
-    return mesh
+        mesh.polygon(pillar[::-side], shade(paint, 0.8))
 
 
 def make_pedestrian(style: int, stride: int) -> Mesh:
@@ -401,12 +338,13 @@ def make_pedestrian(style: int, stride: int) -> Mesh:
     phase = 2.0 * math.pi * stride / NUM_STRIDES
     swing = 0.34 * math.sin(phase) if stride < NUM_STRIDES else 0.0
     mesh = Mesh()
-    mesh.polygon(_quad_at(-0.3, 0.3, 0.3), _SHADOW)
-    for side, lean in ((-1.0, swing), (1.0, -swing)):
-        low, high = sorted((side * 0.03, side * 0.2))
-        mesh.box((-0.1, low, 0.03), (0.1, high, 0.88), trousers, lean_m=lean)
-        low, high = sorted((side * 0.25, side * 0.36))
-        mesh.box((-0.07, low, 0.82), (0.07, high, 1.42), shade(shirt, 0.85), lean_m=-lean * 0.8)
+    mesh.polygon(_level(-0.3, 0.3, 0.3, 0.02), _SHADOW)
+    for lean, leg, arm in zip(
+        (-swing, swing), _mirrored(0.03, 0.2), _mirrored(0.25, 0.36), strict=True
+    ):
+        mesh.box((-0.1, leg[0], 0.03), (0.1, leg[1], 0.88), trousers, lean_m=lean)
+        sleeve = shade(shirt, 0.85)
+        mesh.box((-0.07, arm[0], 0.82), (0.07, arm[1], 1.42), sleeve, lean_m=-lean * 0.8)
     mesh.box((-0.14, -0.25, 0.84), (0.14, 0.25, 1.46), shirt)
     mesh.box((-0.11, -0.1, 1.48), (0.11, 0.1, 1.7), skin)
     mesh.box((-0.13, -0.12, 1.64), (0.1, 0.12, 1.78), hair)
@@ -419,30 +357,24 @@ def lamp_post_places(town: TownMap) -> list[tuple[float, float, float]]:
     for road in town.roads:
         along = arc_length(road.centre)
         for i, place in enumerate(np.arange(9.0, along[-1] - 6.0, 24.0)):
-            side = 1.0 if i % 2 else -1.0
-            point, left = _frame_at(road, along, place)
-            x, y = point + side * (road.half_width_m + 0.7) * left
-            places.append((float(x), float(y), math.atan2(-side * left[1], -side * left[0])))
+            point, heading = point_at(road.centre, along, place)
+            arm = heading + (-math.pi / 2.0 if i % 2 else math.pi / 2.0)
+            x, y = point - (road.half_width_m + 0.7) * unit(arm)
+            places.append((float(x), float(y), arm))
     return places
 
 
 def make_lamp_post() -> tuple[Mesh, Mesh, Mesh]:
     """A street lamp with its arm along +x: the post, the lamp, and its light on the ground."""
     post, lamp, glow = Mesh(), Mesh(), Mesh()
-    grey = (84, 88, 92)
-    post.box((-0.07, -0.07, 0.0), (0.07, 0.07, 5.5), grey)
-    arm = [(0.0, 0.0, 5.3), (1.5, 0.0, 5.5), (1.5, 0.0, 5.6), (0.0, 0.0, 5.45)]
-    post.polygon(arm, grey)
-    post.polygon(arm[::-1], grey)
+    post.box((-0.07, -0.07, 0.0), (0.07, 0.07, 5.5), (84, 88, 92))
+    post.box((0.0, -0.04, 5.42), (1.5, 0.04, 5.55), (84, 88, 92))
     lamp.box((1.1, -0.22, 5.38), (1.7, 0.22, 5.52), (255, 236, 190))
     lamp.polygon([(1.1, -0.22, 5.38), (1.1, 0.22, 5.38), (1.7, 0.22, 5.38), (1.7, -0.22, 5.38)],
                  (255, 236, 190))  # fmt: skip
-    warm = (255, 226, 170)
-    turns = np.linspace(0.0, 2.0 * math.pi, 14)
-    rim = [(1.4 + 7.0 * math.cos(t), 7.0 * math.sin(t), 0.0) for t in turns]
-    for a, b in itertools.pairwise(rim):
-        glow.polygon(((1.4, 0.0, 0.0), a, b), warm)
-        glow.colours[-3:] = [(*warm, 90), (*warm, 0), (*warm, 0)]
+    rim = [(1.4 + x, y, 0.0) for x, y in circle(7.0, 13)]
+    glow.cone(rim, (1.4, 0.0, 0.0), [(255, 226, 170)] * 13)
+    glow.colours = [(*colour[:3], 0 if i % 3 < 2 else 90) for i, colour in enumerate(glow.colours)]
     return post, lamp, glow
 
 
@@ -453,7 +385,7 @@ def make_bonnet(paint: Colour) -> Mesh:
     edge = ((-0.95, -0.43), (-0.72, -0.375), (-0.35, -0.35), (0.35, -0.35), (0.72, -0.375),
             (0.95, -0.43))  # fmt: skip
     lights = (0.55, 0.72, 0.86, 0.72, 0.55)
-    for (x0, z0), (x1, z1), light in zip(edge, edge[1:], lights, strict=False):
+    for ((x0, z0), (x1, z1)), light in zip(itertools.pairwise(edge), lights, strict=True):
         near = ((0.9 * x0, 0.6, z0 + 0.03), (0.9 * x1, 0.6, z1 + 0.03))
         mesh.polygon((*near, (x1, 0.86, z1), (x0, 0.86, z0)), shade(paint, light))
         lip = ((x1, 0.9, z1 - 0.004), (x0, 0.9, z0 - 0.004))
@@ -464,17 +396,11 @@ def make_bonnet(paint: Colour) -> Mesh:
 def make_marker() -> tuple[Mesh, Mesh]:
     """The target: a ring on the ground, and a column of light that begins above head height."""
     ring, column = Mesh(), Mesh()
-    angles = np.linspace(0.0, 2.0 * math.pi, 17)
-    for a, b in itertools.pairwise(angles):
-        corners = [(r * math.cos(t), r * math.sin(t)) for r, t in ((2.2, a), (2.2, b))]
-        corners += [(r * math.cos(t), r * math.sin(t)) for r, t in ((1.6, b), (1.6, a))]
-        ring.flat(corners, MARKER)
+    outer, inner = circle(2.2, 16), circle(1.6, 16)
+    for i in range(16):
+        ring.flat((outer[i - 1], outer[i], inner[i], inner[i - 1]), MARKER)
     column.box((-0.18, -0.18, 6.0), (0.18, 0.18, 40.0), MARKER)
-    tip, rim = (
-        (0.0, 0.0, 3.0),
-        [(0.9, 0.0, 5.2), (0.0, 0.9, 5.2), (-0.9, 0.0, 5.2), (0.0, -0.9, 5.2)],
-    )
-    for i in range(4):
-        column.polygon((tip, rim[(i + 1) % 4], rim[i]), shade(MARKER, 0.75 + 0.08 * i))
-        column.polygon((rim[i], rim[(i + 1) % 4], (0.0, 0.0, 6.0)), shade(MARKER, 0.9))
+    rim = [(x, y, 5.2) for x, y in circle(0.9, 4)]
+    column.cone(rim[::-1], (0.0, 0.0, 3.0), [shade(MARKER, 0.75 + 0.08 * i) for i in range(4)])
+    column.cone(rim, (0.0, 0.0, 6.0), [shade(MARKER, 0.9)] * 4)
     return ring, column

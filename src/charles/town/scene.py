@@ -12,6 +12,7 @@ import numpy as np
 from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
 
 from charles.town import meshes, sky
+from charles.town.facades import facade_atlas, make_building
 from charles.town.layout import Body, TownMap, WorldView
 from charles.town.meshes import Mesh
 from charles.town.sky import Light
@@ -139,13 +140,7 @@ class Surroundings:
 
     def _add_buildings(self, town: TownMap, atlas: core.Texture) -> None:
         for building in town.buildings:
-            mesh = meshes.make_building(
-                building,
-                num_strips=sky.NUM_FACADES,
-                bay_m=sky.BAY_M,
-                strip_m=sky.FLOORS * sky.FLOOR_M,
-            )
-            node = upload(mesh)
+            node = upload(make_building(building))
             node.set_texture(atlas)
             node.reparent_to(self._cell(building.position))
             self._uprights.append(_Upright(node, is_tinted=False))
@@ -341,7 +336,7 @@ class Scene:
 
     def _relight(self, light: Light, seed: int) -> None:
         self._light = light
-        atlas = sky.facade_atlas(light)
+        atlas = facade_atlas(light)
         height, width = atlas.shape[:2]
         self._atlas.setup_2d_texture(
             width, height, core.Texture.T_unsigned_byte, core.Texture.F_rgba

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 
 from charles.town.meshes import Mesh
@@ -169,93 +168,3 @@ def _add_skyline(mesh: Mesh, light: Light, seed: int) -> None:
         top = math.radians(rng.uniform(0.6, 2.6))
         corners = [_on_dome(t, e) for t, e in ((b, -0.02), (a, -0.02), (a, top), (b, top))]
         mesh.polygon(corners, _rgb(far), alpha=0)
-
-
-@dataclass(frozen=True)
-class _Style:
-    """How one façade is built: colours, and the window in a bay of 16 x 16 texels."""
-
-    wall: tuple[int, int, int]
-    trim: tuple[int, int, int]
-    window: tuple[int, int, int, int]
-    """Left, right, bottom, top."""
-    is_shop: bool = False
-
-
-_STYLES = (
-    _Style((186, 92, 72), (222, 210, 190), (4, 12, 4, 13)),  # brick
-    _Style((214, 200, 168), (160, 140, 110), (4, 12, 3, 13), True),  # sandstone
-    _Style((142, 150, 160), (96, 104, 114), (1, 15, 5, 13)),  # office
-    _Style((228, 222, 212), (120, 70, 58), (5, 11, 4, 13)),  # white plaster
-    _Style((206, 158, 92), (240, 232, 214), (3, 13, 4, 12), True),  # ochre
-    _Style((104, 118, 128), (60, 68, 78), (1, 15, 2, 15), True),  # glass
-    _Style((160, 120, 104), (230, 222, 206), (5, 12, 4, 13)),  # old brick
-    _Style((148, 172, 160), (236, 236, 228), (4, 12, 4, 13), True),  # green plaster
-)
-NUM_FACADES = len(_STYLES)
-BAYS, FLOORS = 16, 8
-BAY_M, FLOOR_M = 3.0, 3.2
-_TEXELS = 16
-_SHADED = 0.74
-
-
-@lru_cache(maxsize=1)
-def _facade_layers() -> tuple[np.ndarray, np.ndarray]:
-    """Façades by daylight, and what their windows shed at night.
-
-    Returns:
-        ``(albedo, lit)``, uint8 BGR ``[H, W, 3]``, first row at the bottom.
-    """
-    rng = np.random.default_rng(5)
-    height, width = FLOORS * _TEXELS, BAYS * _TEXELS
-    albedo = np.zeros((NUM_FACADES, 2, height, width, 3), np.float32)
-    lit = np.zeros_like(albedo)
-    for k, style in enumerate(_STYLES):
-        wall = np.empty((height, width, 3), np.float32)
-        wall[:] = style.wall
-        wall *= rng.uniform(0.95, 1.05, (height, width, 1))
-        wall[::_TEXELS] = style.trim
-        glow = np.zeros_like(wall)
-        for floor, bay in itertools.product(range(FLOORS), range(BAYS)):
-            _add_window(wall, glow, style, (floor, bay), rng)
-        wall[-3:] = style.trim
-        albedo[k] = wall, wall * _SHADED
-        lit[k] = glow
-    layers = (layer.reshape(-1, width, 3)[..., ::-1] for layer in (albedo, lit))
-    albedo, lit = (np.ascontiguousarray(layer.clip(0, 255).astype(np.uint8)) for layer in layers)
-    return albedo, lit
-
-
-def _add_window(
-    wall: np.ndarray,
-    glow: np.ndarray,
-    style: _Style,
-    place: tuple[int, int],
-    rng: np.random.Generator,
-) -> None:
-    floor, bay = place
-    left, right, bottom, top = style.window
-    if floor == 0 and style.is_shop:
-        left, right, bottom, top = 1, 15, 1, 12
-    elif floor == 0 and bay % 5 == 2:
-        left, right, bottom, top = 5, 11, 0, 12
-    y, x = floor * _TEXELS, bay * _TEXELS
-    wall[y + bottom - (bottom > 0) : y + top + 1, x + left - 1 : x + right + 1] = style.trim
-    pane = (slice(y + bottom, y + top), slice(x + left, x + right))
-    rise = np.linspace(0.75, 1.3, top - bottom)[:, None, None]
-    wall[pane] = rise * np.array((64, 82, 104)) * rng.uniform(0.75, 1.15)
-    is_lit = rng.random() < (0.8 if floor == 0 and style.is_shop else 0.38)
-    glow[pane] = np.array((255, 206, 120)) * rng.uniform(0.65, 1.0) * is_lit
-    middle = x + (left + right) // 2
-    wall[y + bottom : y + top, middle] = style.trim
-    glow[y + bottom : y + top, middle] = 0.0
-
-
-def facade_atlas(light: Light) -> np.ndarray:
-    """All façades in ``light``, uint8 BGRA ``[H, W, 4]``, first row at the bottom."""
-    albedo, lit = _facade_layers()
-    by_day = np.empty_like(albedo)
-    for channel, factor in enumerate(light.tint[::-1].tolist()):
-        by_day[..., channel] = cv2.convertScaleAbs(albedo[..., channel], alpha=factor)
-    shed = cv2.convertScaleAbs(lit, alpha=min(1.0, 1.3 * light.lamps))
-    return cv2.cvtColor(cv2.max(by_day, shed), cv2.COLOR_BGR2BGRA)
