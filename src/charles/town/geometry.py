@@ -47,8 +47,8 @@ def arc_length(line: np.ndarray) -> np.ndarray:
 
 
 def resample(line: np.ndarray, along: np.ndarray, places_m: np.ndarray) -> np.ndarray:
-    """Points of a polyline at ``places_m`` along it, float64 ``[M, 2]``."""
-    return np.stack([np.interp(places_m, along, line[:, k]) for k in (0, 1)], axis=1)
+    """Points of a polyline at ``places_m`` (any shape) along it, float64 ``[..., 2]``."""
+    return np.stack([np.interp(places_m, along, line[:, k]) for k in (0, 1)], axis=-1)
 
 
 def point_at(line: np.ndarray, along: np.ndarray, place_m: float) -> tuple[np.ndarray, float]:
@@ -61,7 +61,7 @@ def point_at(line: np.ndarray, along: np.ndarray, place_m: float) -> tuple[np.nd
 
 def tangents(line: np.ndarray) -> np.ndarray:
     """Unit vectors along a polyline at its points, float64 ``[N, 2]``."""
-    step = np.gradient(line, axis=0)
+    step = np.concatenate([line[1:], line[-1:]]) - np.concatenate([line[:1], line[:-1]])
     return step / np.hypot(*step.T)[:, None]
 
 

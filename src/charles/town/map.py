@@ -305,12 +305,14 @@ def _make_trees(
             feet.append(point + side * offset * unit(heading + math.pi / 2.0))
     foot = np.array(feet)
     height = rng.uniform(4.0, 9.0, len(foot))
-    gap = np.hypot(*(foot[:, None] - paved.points[None]).transpose(2, 0, 1)) - paved.radii
-    is_free = gap.min(axis=1) > PAVEMENT_M
+    is_free = np.ones(len(foot), dtype=bool)
     for building in buildings:
         half = np.array(building.size_m[:2]) / 2.0
         local = np.abs((foot - building.position) @ rotation(building.heading)) - half
         is_free &= local.max(axis=1) > 1.2
+    foot, height = foot[is_free], height[is_free]
+    gap = np.hypot(*(foot[:, None] - paved.points[None]).transpose(2, 0, 1)) - paved.radii
+    is_free = gap.min(axis=1) > PAVEMENT_M
     pairs = zip(foot[is_free], height[is_free].tolist(), strict=True)
     return tuple(Tree(position=point, height_m=tall) for point, tall in pairs)
 

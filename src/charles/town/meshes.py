@@ -160,16 +160,13 @@ class _Street:
         step /= np.hypot(*step.T)[:, None]
         self._left = np.stack([-step[:, 1], step[:, 0]], axis=1)
 
-    def points(self, along_m: np.ndarray, left_m: float) -> np.ndarray:
-        """World places, float64 ``[N, 2]``."""
-        piece = np.searchsorted(self.along, along_m).clip(1, len(self._left)) - 1
-        return resample(self.road.centre, self.along, along_m) + left_m * self._left[piece]
-
-    def strips(self, start: Any, end: Any, right_m: float, left_m: float) -> np.ndarray:
-        """Pieces that reach from ``start`` to ``end`` (a number or ``[N]``), ``[N, 4, 2]``."""
-        start, end = np.atleast_1d(start), np.atleast_1d(end)
-        sides = (start, right_m), (end, right_m), (end, left_m), (start, left_m)
-        return np.stack([self.points(*side) for side in sides], axis=1)
+    def strips(self, start: Any, end: Any, right_m: Any, left_m: Any) -> np.ndarray:
+        """Pieces between two places along it and two beside it, each ``[N]``: ``[N, 4, 2]``."""
+        along = np.stack([start, end, end, start], axis=-1)
+        beside = np.stack([right_m, right_m, left_m, left_m], axis=-1)
+        piece = np.searchsorted(self.along, along).clip(1, len(self._left)) - 1
+        middle = resample(self.road.centre, self.along, along)
+        return middle + beside[..., None] * self._left[piece]
 
     def stations(self) -> np.ndarray:
         """Where to bend the straight pieces that stand for its curve: few where it is straight."""
@@ -198,13 +195,7 @@ def _add_road(layers: Layers, street: _Street, rng: np.random.Generator) -> None
     for name, reach, colour in _RIMS:
         strips = street.strips(stations[:-1], stations[1:], -half - reach, half + reach)
         _paint(layers, name, strips, colour)
-    # Mended places: without them nothing on an empty street would show how fast one drives.
-    for place in np.arange(3.0, street.length_m - 4.0, 6.0):
-        start = place + rng.uniform(-2.0, 2.0)
-        length, width = rng.uniform(0.6, 2.4), rng.uniform(0.5, 1.4)
-        right = rng.uniform(1.2 - half, half - 1.2 - width)
-        patch = street.strips(start, start + length, right, right + width)
-        _paint(layers, "asphalt", patch, _PATCHES[int(rng.integers(len(_PATCHES)))])
+    _add_patches(layers, street, rng)
     dashes = np.arange(2.0, street.length_m - 5.0, 8.0)
     lines = [(stations[:-1], stations[1:], half - 0.3, _WHITE)]
     lines += [(stations[:-1], stations[1:], 0.16, _YELLOW)]
@@ -214,6 +205,20 @@ def _add_road(layers: Layers, street: _Street, rng: np.random.Generator) -> None
         middle = side * offset
         strips = street.strips(start, end, middle - _LINE_M / 2, middle + _LINE_M / 2)
         _paint(layers, "marking", strips, colour)
+
+
+def _add_patches(layers: Layers, street: _Street, rng: np.random.Generator) -> None:
+    """Mended places: without them nothing on an empty street would show how fast one drives."""
+    reach = street.half_m - 1.2
+    patches, colours = [], []
+    for place in np.arange(3.0, street.length_m - 4.0, 6.0):
+        start = place + rng.uniform(-2.0, 2.0)
+        length, width = rng.uniform(0.6, 2.4), rng.uniform(0.5, 1.4)
+        right = rng.uniform(-reach, reach - width)
+        patches.append((start, start + length, right, right + width))
+        colours.append(_PATCHES[int(rng.integers(len(_PATCHES)))])
+    for patch, colour in zip(street.strips(*np.array(patches).T), colours, strict=True):
+        _paint(layers, "asphalt", [patch], colour)
 
 
 def _add_stop_lines(layers: Layers, street: _Street, town: TownMap) -> None:
@@ -227,7 +232,7 @@ def _add_stop_lines(layers: Layers, street: _Street, town: TownMap) -> None:
             back = max(back, gap + 0.7) if gap < 9.0 else back
         # Traffic keeps right: towards the last point the lanes are on the right of the centre.
         place, right, left = (back, 0.0, kerb) if end == 0 else (street.length_m - back, -kerb, 0.0)
-        _paint(layers, "marking", street.strips(place, place + 0.4, right, left), _WHITE)
+        _paint(layers, "marking", [street.strips(place, place + 0.4, right, left)], _WHITE)
 
 
 def _add_zebra(layers: Layers, crosswalk: Crosswalk) -> None:

@@ -85,7 +85,7 @@ class LaneGraph:
         for junction in range(len(town.junctions)):
             self._add_connectors(town, junction)
         self._add_crosswalks(town)
-        self._points = np.array([point for a in self.lanes for point in zip(a.x, a.y, strict=True)])
+        self._points = np.concatenate([np.stack([a.x, a.y], axis=1) for a in self.lanes])
         self._headings = np.concatenate([a.heading for a in self.lanes])
         self._owner = np.repeat(np.arange(len(self.lanes)), [len(a.x) for a in self.lanes])
         self._first = np.searchsorted(self._owner, np.arange(len(self.lanes)))

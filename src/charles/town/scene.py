@@ -6,7 +6,8 @@ in the alpha of its colour scale how much contrast the air leaves it (see ``town
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
@@ -21,6 +22,8 @@ _SMALL_M = 75.0
 """Trees, lamps, cars and people farther than this are a few pixels high, and are not drawn."""
 _SHARES = 12
 """Steps of contrast left; a node is touched only when it moves to another step."""
+_HIDDEN = -1
+"""In place of a step of contrast: not drawn."""
 _PLAIN = (1.0, 1.0, 1.0)
 _STRIDE_M = 1.3
 _UPRIGHT = "upright"
@@ -54,9 +57,10 @@ def upload(mesh: Mesh) -> core.NodePath:
     return core.NodePath(node)
 
 
-def share_left(distance_m: np.ndarray, light: Light) -> np.ndarray:
-    """Steps of contrast, int64 of 0..12, that the air leaves at ``distance_m``."""
-    return np.round(_SHARES * np.exp(-distance_m / light.haze_m)).astype(np.int64)
+def share_left(distance_m: np.ndarray, seen_m: np.ndarray | float, light: Light) -> np.ndarray:
+    """Steps of contrast, 0..12, that the air leaves; ``_HIDDEN`` from ``seen_m`` on."""
+    share = np.round(_SHARES * np.exp(-np.maximum(distance_m, 0.0) / light.haze_m))
+    return np.where(distance_m < seen_m, share, _HIDDEN)
 
 
 def _show(node: core.NodePath, is_shown: bool) -> None:
@@ -66,36 +70,33 @@ def _show(node: core.NodePath, is_shown: bool) -> None:
         node.hide()
 
 
+@dataclass(kw_only=True)
 class _Upright:
-    """A node whose colour follows the light and the air; ``lamp``, if any, shines by itself.
+    """A thing that stands still, and whose colour follows the light and the air."""
 
-    ``glow`` is the lamp's light on the ground, a node of its own.
-    """
+    place: tuple[float, float]
+    node: core.NodePath
+    lamp: core.NodePath | None = None
+    """Shines by itself."""
+    glow: core.NodePath | None = None
+    """The lamp's light on the ground, a node of its own."""
+    is_tinted: bool = True
+    reach_m: float = 0.0
+    """How far it reaches from its place."""
+    seen_m: float = _SMALL_M
+    """From how far it is drawn."""
 
-    def __init__(
-        self,
-        node: core.NodePath,
-        lamp: core.NodePath | None = None,
-        glow: core.NodePath | None = None,
-        *,
-        is_tinted: bool = True,
-    ) -> None:
-        self.node, self.lamp, self.glow = node, lamp, glow
-        self._is_tinted = is_tinted
-
-    def show(self, is_shown: bool) -> None:
-        """Draw it from now on, or do not."""
+    def dress(self, share: float, light: Light) -> None:
+        """Set the colours; ``share`` is the contrast that the air leaves, or ``_HIDDEN``."""
         for node in (self.node, self.glow):
             if node is not None:
-                _show(node, is_shown)
-
-    def dress(self, share: int, light: Light) -> None:
-        """Set the colours; ``share`` is the contrast that the air leaves."""
-        tint = light.tint if self._is_tinted else _PLAIN
-        self.node.set_color_scale(*tint, share / _SHARES)
-        if self.lamp is not None:
-            own = _PLAIN if light.is_dark else light.tint
-            self.lamp.set_color_scale(*own, math.sqrt(share / _SHARES))
+                _show(node, share != _HIDDEN)
+        if share != _HIDDEN:
+            tint = light.tint if self.is_tinted else _PLAIN
+            self.node.set_color_scale(*tint, share / _SHARES)
+            if self.lamp is not None:
+                own = _PLAIN if light.is_dark else light.tint
+                self.lamp.set_color_scale(*own, math.sqrt(share / _SHARES))
 
 
 class Surroundings:
@@ -108,85 +109,75 @@ class Surroundings:
     """
 
     def __init__(self, parent: core.NodePath, town: TownMap, atlas: core.Texture) -> None:
-        self._root = parent.attach_new_node("surroundings")
-        self._ground = self._root.attach_new_node("ground")
+        self.root = parent.attach_new_node("surroundings")
+        self._ground = self.root.attach_new_node("ground")
         self._cells: dict[meshes.Cell, core.NodePath] = {}
-        for order, (_, cells) in enumerate(meshes.make_ground(town).items(), start=1):
+        for order, cells in enumerate(meshes.make_ground(town).values(), start=1):
             layer = self._ground.attach_new_node("layer")
             _paint_flat(layer, order)
             for mesh in cells.values():
                 upload(mesh).reparent_to(layer)
-        self._uprights: list[_Upright] = []
-        self._places: list[tuple[float, float, float]] = []  # x, y, and how far it reaches
-        self._glows = self._root.attach_new_node("glows")
+        self._glows = self.root.attach_new_node("glows")
         _paint_flat(self._glows, len(meshes.LAYERS) + 1)
         self._glows.set_transparency(core.TransparencyAttrib.M_alpha)
         self._glows.set_attrib(core.ShadeModelAttrib.make(core.ShadeModelAttrib.M_smooth))
-        self._add_buildings(town, atlas)
-        self._add_trees(town)
-        self._add_lamp_posts(town)
-        self._where = np.array(self._places).reshape(-1, 3)
-        # Buildings were added first; all after them is small.
-        self._is_small = np.arange(len(self._uprights)) >= len(town.buildings)
-        self._is_shown = np.full(len(self._uprights), True)
-        self._shares = np.full(len(self._uprights), -1)
+        self._uprights = [
+            *self._buildings(town, atlas),
+            *self._trees(town),
+            *self._lamp_posts(town),
+        ]
+        self._x, self._y = np.array([u.place for u in self._uprights]).T
+        self._reach_m = np.array([u.reach_m for u in self._uprights])
+        self._seen_m = np.array([u.seen_m for u in self._uprights])
+        self._shares = np.full(len(self._uprights), np.nan)
 
     def _cell(self, place: meshes.Point) -> core.NodePath:
         cell = meshes.cell_of(place)
         if cell not in self._cells:
-            self._cells[cell] = self._root.attach_new_node("cell")
+            self._cells[cell] = self.root.attach_new_node("cell")
             self._cells[cell].set_bin(_UPRIGHT, 0)
         return self._cells[cell]
 
-    def _add_buildings(self, town: TownMap, atlas: core.Texture) -> None:
+    def _buildings(self, town: TownMap, atlas: core.Texture) -> Iterable[_Upright]:
         for building in town.buildings:
             node = upload(make_building(building))
             node.set_texture(atlas)
             node.reparent_to(self._cell(building.position))
-            self._uprights.append(_Upright(node, is_tinted=False))
-            self._places.append((*building.position, min(building.size_m[:2]) / 2.0))
+            x, y = building.position
+            reach_m = min(building.size_m[:2]) / 2.0
+            yield _Upright(
+                place=(x, y), node=node, is_tinted=False, reach_m=reach_m, seen_m=math.inf
+            )
 
-    def _add_trees(self, town: TownMap) -> None:
+    def _trees(self, town: TownMap) -> Iterable[_Upright]:
         kinds = [upload(meshes.make_tree(seed)) for seed in range(8)]
         for i, tree in enumerate(town.trees):
             node = kinds[i % len(kinds)].copy_to(self._cell(tree.position))
             x, y = tree.position
             node.set_pos_hpr_scale((x, y, 0.0), (47.0 * i % 360.0, 0.0, 0.0), (tree.height_m,) * 3)
-            self._uprights.append(_Upright(node))
-            self._places.append((x, y, 0.0))
+            yield _Upright(place=(x, y), node=node)
 
-    def _add_lamp_posts(self, town: TownMap) -> None:
+    def _lamp_posts(self, town: TownMap) -> Iterable[_Upright]:
         post, lamp, glow = (upload(mesh) for mesh in meshes.make_lamp_post())
         for x, y, heading in meshes.lamp_post_places(town):
-            place = self._cell((x, y)).attach_new_node("lamp post")
-            place.set_pos_hpr(x, y, 0.0, math.degrees(heading), 0.0, 0.0)
+            node = self._cell((x, y)).attach_new_node("lamp post")
             light = glow.copy_to(self._glows)
-            light.set_pos_hpr(x, y, 0.0, math.degrees(heading), 0.0, 0.0)
-            self._uprights.append(_Upright(place, lamp.copy_to(place), light))
-            self._places.append((x, y, 0.0))
-            post.copy_to(place)
+            for part in (node, light):
+                part.set_pos_hpr(x, y, 0.0, math.degrees(heading), 0.0, 0.0)
+            yield _Upright(place=(x, y), node=node, lamp=lamp.copy_to(node), glow=light)
+            post.copy_to(node)
 
     def update(self, light: Light, x: float, y: float, *, is_new_light: bool) -> None:
         """Follow the light, and the distances from the camera at ``x``, ``y``."""
         if is_new_light:
             self._ground.set_color_scale(*_ground_tint(light), 1.0)
             _show(self._glows, light.is_dark)
-            self._shares[:] = -1
-        far = np.hypot(self._where[:, 0] - x, self._where[:, 1] - y) - self._where[:, 2]
-        is_shown = ~self._is_small | (far < _SMALL_M)
-        for index in np.flatnonzero(is_shown != self._is_shown).tolist():
-            self._uprights[index].show(bool(is_shown[index]))
-        self._is_shown = is_shown
-        if math.isinf(light.haze_m) and not is_new_light:
-            return
-        shares = share_left(np.maximum(far, 0.0), light)
+            self._shares[:] = np.nan  # which differs from all
+        far = np.hypot(self._x - x, self._y - y) - self._reach_m
+        shares = share_left(far, self._seen_m, light)
         for index in np.flatnonzero(shares != self._shares).tolist():
-            self._uprights[index].dress(int(shares[index]), light)
+            self._uprights[index].dress(float(shares[index]), light)
         self._shares = shares
-
-    def remove(self) -> None:
-        """Take all nodes out of the scene."""
-        self._root.remove_node()
 
 
 def _paint_flat(node: core.NodePath, order: int) -> None:
@@ -200,84 +191,89 @@ def _ground_tint(light: Light) -> np.ndarray:
     return light.tint * (0.78 if is_wet else 1.0)
 
 
-class _Car:
-    """A car that can be posed."""
+class _Figure:
+    """A car or a pedestrian that can be posed.
 
-    def __init__(self, parent: core.NodePath, style: int) -> None:
-        self.node = parent.attach_new_node("car")
-        body, brakes, lamps = (upload(mesh) for mesh in meshes.make_car(style))
-        for node in (body, brakes, lamps):
-            node.reparent_to(self.node)
-        self._body, self._brakes, self._lamps = body, brakes, lamps
-        self._look: tuple[int, bool, Light] | None = None
+    Args:
+        parent: Where its nodes go.
+        bodies: Moments of a step and, last, standing still; or the one shape of a car.
+        lamps: A car's while it brakes, and at night.
+    """
 
-    def pose(self, body: Body, share: int, light: Light, time_s: float) -> None:
+    def __init__(
+        self, parent: core.NodePath, bodies: Sequence[Mesh], lamps: Sequence[Mesh] = ()
+    ) -> None:
+        self.node = parent.attach_new_node("figure")
+        self._switch = core.SwitchNode("bodies")
+        self._body = self.node.attach_new_node(self._switch)
+        self._num_strides = len(bodies) - 1
+        self._lamps = [upload(mesh) for mesh in lamps]
+        for mesh in bodies:
+            upload(mesh).reparent_to(self._body)
+        for lamp in self._lamps:
+            lamp.reparent_to(self.node)
+        self._look: tuple[float, bool, Light] | None = None
+
+    def pose(self, body: Body, share: float, light: Light, time_s: float) -> None:
         """Show ``body``; ``share`` is the contrast that the air leaves."""
         self.node.set_pos_hpr(body.x, body.y, 0.0, math.degrees(body.heading), 0.0, 0.0)
         look = (share, body.is_braking, light)
-        if look == self._look:
-            return
-        self._look = look
-        self._body.set_color_scale(*light.tint, share / _SHARES)
-        for lamps, is_on in ((self._brakes, body.is_braking), (self._lamps, light.is_dark)):
-            _show(lamps, is_on)
-            lamps.set_color_scale(1.0, 1.0, 1.0, math.sqrt(share / _SHARES))
+        if look != self._look:
+            self._look = look
+            self._body.set_color_scale(*light.tint, share / _SHARES)
+            for lamp, is_on in zip(self._lamps, (body.is_braking, light.is_dark), strict=False):
+                _show(lamp, is_on)
+                lamp.set_color_scale(*_PLAIN, math.sqrt(share / _SHARES))
+        if self._num_strides:
+            stride = self._num_strides
+            if body.speed_mps > 0.1:
+                steps = time_s * body.speed_mps / _STRIDE_M + 0.37 * body.style
+                stride = int(steps * self._num_strides) % self._num_strides
+            self._switch.set_visible_child(stride)
 
 
-class _Pedestrian:
-    """A pedestrian that can be posed."""
+def _make_car(parent: core.NodePath, style: int) -> _Figure:
+    body, *lamps = meshes.make_car(style)
+    return _Figure(parent, [body], lamps)
 
-    def __init__(self, parent: core.NodePath, style: int) -> None:
-        self._switch = core.SwitchNode("pedestrian")
-        self.node = parent.attach_new_node(self._switch)
-        for stride in range(meshes.NUM_STRIDES + 1):
-            upload(meshes.make_pedestrian(style, stride)).reparent_to(self.node)
-        self._look: tuple[int, Light] | None = None
 
-    def pose(self, body: Body, share: int, light: Light, time_s: float) -> None:
-        """Show ``body``; ``share`` is the contrast that the air leaves."""
-        self.node.set_pos_hpr(body.x, body.y, 0.0, math.degrees(body.heading), 0.0, 0.0)
-        if (share, light) != self._look:
-            self._look = (share, light)
-            self.node.set_color_scale(*light.tint, share / _SHARES)
-        stride = meshes.NUM_STRIDES
-        if body.speed_mps > 0.1:
-            steps = time_s * body.speed_mps / _STRIDE_M + 0.37 * body.style
-            stride = int(steps * meshes.NUM_STRIDES) % meshes.NUM_STRIDES
-        self._switch.set_visible_child(stride)
+def _make_pedestrian(parent: core.NodePath, style: int) -> _Figure:
+    strides = range(meshes.NUM_STRIDES + 1)
+    return _Figure(parent, [meshes.make_pedestrian(style, stride) for stride in strides])
 
 
 class _Pool:
     """Nodes for bodies, made once per style and used again from instant to instant."""
 
-    def __init__(self, make: Callable[[int], _Car | _Pedestrian], num_styles: int) -> None:
-        self._make = make
-        self._num_styles = num_styles
-        self._members: dict[int, list[_Car | _Pedestrian]] = defaultdict(list)
-        self._used: dict[int, int] = {}
+    def __init__(
+        self,
+        parent: core.NodePath,
+        make: Callable[[core.NodePath, int], _Figure],
+        num_styles: int,
+    ) -> None:
+        self._parent, self._make, self._num_styles = parent, make, num_styles
+        self._members: dict[int, list[_Figure]] = defaultdict(list)
 
     def place(
         self, bodies: Sequence[Body], light: Light, camera: tuple[float, float], time_s: float
     ) -> None:
         """Show those of ``bodies`` that are near enough, and nothing else."""
         used: dict[int, int] = defaultdict(int)
-        x, y = camera
-        near = [(body, math.hypot(body.x - x, body.y - y)) for body in bodies]
-        near = [(body, far) for body, far in near if far < _SMALL_M]
-        shares = share_left(np.array([far for _, far in near]), light).tolist()
-        for (body, _), share in zip(near, shares, strict=True):
+        far = np.array([math.dist((body.x, body.y), camera) for body in bodies])
+        for body, share in zip(bodies, share_left(far, _SMALL_M, light).tolist(), strict=True):
+            if share == _HIDDEN:
+                continue
             style = body.style % self._num_styles
-            members, index = self._members[style], used[style]
-            if index == len(members):
-                members.append(self._make(style))
-            elif index >= self._used.get(style, 0):
-                members[index].node.show()
-            members[index].pose(body, share, light, time_s)
+            members = self._members[style]
+            if used[style] == len(members):
+                members.append(self._make(self._parent, style))
+            figure = members[used[style]]
+            figure.node.show()
+            figure.pose(body, share, light, time_s)
             used[style] += 1
-        for style, count in self._used.items():
-            for member in self._members[style][used[style] : count]:
-                member.node.hide()
-        self._used = dict(used)
+        for style, members in self._members.items():
+            for figure in members[used[style] :]:
+                figure.node.hide()
 
 
 class Scene:
@@ -289,8 +285,8 @@ class Scene:
         # The camera is mirrored top to bottom, so that rows come out in the order of an image.
         self.root.set_attrib(core.CullFaceAttrib.make_reverse())
         self._atlas = core.Texture("facades")
-        self._sky: core.NodePath | None = None
-        self._town: TownMap | None = None
+        self._sky = core.NodePath("sky")
+        self._town: tuple[int, tuple[float, ...]] | None = None
         self._surroundings: Surroundings | None = None
         self._light: Light | None = None
         # What is near is drawn first and hides what is far before that is coloured.
@@ -299,10 +295,8 @@ class Scene:
             bins.add_bin(_UPRIGHT, core.CullBinManager.BT_front_to_back, 20)
         bodies = self.root.attach_new_node("bodies")
         bodies.set_bin(_UPRIGHT, 0)
-        self._cars = _Pool(lambda style: _Car(bodies, style), meshes.NUM_CAR_STYLES)
-        self._pedestrians = _Pool(
-            lambda style: _Pedestrian(bodies, style), meshes.NUM_PEDESTRIAN_STYLES
-        )
+        self._cars = _Pool(bodies, _make_car, meshes.NUM_CAR_STYLES)
+        self._pedestrians = _Pool(bodies, _make_pedestrian, meshes.NUM_PEDESTRIAN_STYLES)
         self._ring, self._column = (upload(mesh) for mesh in meshes.make_marker())
         self._ring.reparent_to(self.root)
         _paint_flat(self._ring, len(meshes.LAYERS) + 2)
@@ -315,19 +309,17 @@ class Scene:
         self, view: WorldView, light: Light, camera: tuple[float, float], *, with_ego: bool
     ) -> None:
         """Show ``view`` in ``light``, as seen from ``camera``, world x and y."""
-        is_new_light = light is not self._light
-        if not _is_same_town(self._town, view.map):
+        town, is_new_light = (view.map.seed, view.map.extent_m), light is not self._light
+        if self._surroundings is None or town != self._town:
             if self._surroundings is not None:
-                self._surroundings.remove()
+                self._surroundings.root.remove_node()
             self._surroundings = Surroundings(self.root, view.map, self._atlas)
-            self._town = view.map
+            self._town = town
             is_new_light = True
         if is_new_light:
             self._relight(light, view.map.seed)
-        if self._surroundings is not None:
-            self._surroundings.update(light, *camera, is_new_light=is_new_light)
-        if self._sky is not None:
-            self._sky.set_pos(*camera, 1.3)
+        self._surroundings.update(light, *camera, is_new_light=is_new_light)
+        self._sky.set_pos(*camera, 1.3)
         cars = (*view.vehicles, view.ego) if with_ego else view.vehicles
         self._cars.place(cars, light, camera, view.time_s)
         self._pedestrians.place(view.pedestrians, light, camera, view.time_s)
@@ -344,22 +336,13 @@ class Scene:
         self._atlas.set_ram_image(atlas.tobytes())
         self._atlas.set_minfilter(core.SamplerState.FT_nearest_mipmap_nearest)
         self._atlas.set_magfilter(core.SamplerState.FT_nearest)
-        if self._sky is not None:
-            self._sky.remove_node()
-        dome = upload(sky.make_sky(light, seed))
-        dome.reparent_to(self.root)
-        dome.set_attrib(core.ShadeModelAttrib.make(core.ShadeModelAttrib.M_smooth))
-        dome.set_two_sided(True)
-        _paint_flat(dome, 0)
-        self._sky = dome
+        self._sky.remove_node()
+        self._sky = upload(sky.make_sky(light, seed))
+        self._sky.reparent_to(self.root)
+        self._sky.set_attrib(core.ShadeModelAttrib.make(core.ShadeModelAttrib.M_smooth))
+        self._sky.set_two_sided(True)
+        _paint_flat(self._sky, 0)
 
     def background(self, light: Light) -> np.ndarray:
         """Colour of bare ground, float64 ``[3]`` in 0..1."""
         return np.array(meshes.GRASS) / 255.0 * _ground_tint(light)
-
-
-def _is_same_town(known: TownMap | None, town: TownMap) -> bool:
-    if known is None or known is town:
-        return known is town
-    same = (known.seed, known.extent_m, len(known.buildings), len(known.trees))
-    return same == (town.seed, town.extent_m, len(town.buildings), len(town.trees))
