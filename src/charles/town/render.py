@@ -45,7 +45,8 @@ class Renderer:
     def __init__(self, height: int, width: int) -> None:
         require(height > 0, "height", "be positive", height)
         require(width > 0, "width", "be positive", width)
-        self._shape = (height, width)
+        self.shape = (height, width)
+        """Height and width of its pictures, in pixels."""
         core.load_prc_file_data("", _SILENCE)
         pipe = make_pipe()
         self._engine = core.GraphicsEngine(pipe)
@@ -93,7 +94,7 @@ class Renderer:
         core.RenderState.garbage_collect()
         raw = np.frombuffer(memoryview(self._picture.get_ram_image()), np.uint8)
         weather = self._weather(camera, view.weather, hour)
-        weather.finish(raw.reshape(*self._shape, 4), out, view.time_s)
+        weather.finish(raw.reshape(*self.shape, 4), out, view.time_s)
 
     def close(self) -> None:
         """Release the renderer. May be called twice."""
@@ -103,8 +104,8 @@ class Renderer:
 
     def _check(self, out: np.ndarray) -> core.GraphicsOutput:
         """Refuse foreign memory; what there is to draw into."""
-        if out.shape != (*self._shape, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
-            height, width = self._shape
+        if out.shape != (*self.shape, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            height, width = self.shape
             raise GameError(
                 f"Expected out as C-contiguous uint8 [{height}, {width}, 3], "
                 f"got {out.dtype} {list(out.shape)}."
@@ -145,7 +146,7 @@ class Renderer:
                 self._weathers.pop(next(iter(self._weathers)))
             self._weathers[key] = Weather(
                 VIEWS[camera],
-                *self._shape,
+                *self.shape,
                 sky.light_at(weather, hour),
                 is_raining=weather == "rain",
             )

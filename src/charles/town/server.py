@@ -10,6 +10,7 @@ the next one is captured, so a slow client gets fewer pairs, and no pair is ever
 """
 
 import json
+import math
 import select
 import socket
 import threading
@@ -70,10 +71,10 @@ class TownServerConfig:
     """Which town; it stays the same for the life of the server."""
     vehicles: int = 14
     pedestrians: int = 14
-    weather: str | None = None
-    """Weather of a start that names none; ``None`` for a random one."""
-    time_of_day_h: float | None = None
-    """Time of a start that names none; ``None`` for a random one."""
+    weather: str = "clear"
+    """Weather of a start that names none."""
+    time_of_day_h: float = 12.0
+    """Time of a start that names none."""
     silence_s: float = 0.0
     """How long building a scene silences the server; GTA V takes seconds."""
     faults: ServerFaults = field(default_factory=ServerFaults)
@@ -113,10 +114,15 @@ class TownServer:
         self.port: int = self._listener.getsockname()[1]
         self._world: World | None = None
         self._renderer: Renderer | None = None
-        self._rendered: tuple[int, int] = (0, 0)
         self._starts = 0
         self._ticks = self._stepped_tick = 0
         self._faults_done: set[str] = set()
+        self._handlers = {
+            "commands": self._on_commands,
+            "config": self._on_config,
+            "start": self._on_start,
+            "stop": self._on_stop,
+        }
         self._forget_client()
 
     def run(self, stop: threading.Event) -> None:
@@ -141,29 +147,28 @@ class TownServer:
     # One tick of the game
 
     def _tick(self) -> None:
-        if self._client is None and not self._accept():
-            return
-        if time.monotonic() < self._busy_until_s:
+        client = self._client or self._accept()
+        if client is None or time.monotonic() < self._busy_until_s:
             return
         try:
-            self._read_one()
-            if self._is_running:
-                self._step()
-                self._capture_if_due()
-            self._flush(0.5 * STEP_S / TICKS_PER_STEP)
+            self._read_one(client)
+            if self._world is not None and self._is_running:
+                self._step(self._world)
+                self._capture_if_due(self._world)
+            self._flush(client, 0.5 * STEP_S / TICKS_PER_STEP)
         except (_Gone, OSError) as err:
             self._drop(str(err))
 
-    def _accept(self) -> bool:
+    def _accept(self) -> socket.socket | None:
         try:
             client, _ = self._listener.accept()
         except BlockingIOError:
-            return False
+            return None
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = client
         self.clients += 1
-        return True
+        return client
 
     def _drop(self, reason: str) -> None:
         if self._client is not None:
@@ -182,11 +187,10 @@ class TownServer:
 
     # Messages from the client
 
-    def _read_one(self) -> None:
+    def _read_one(self, client: socket.socket) -> None:
         """Handle at most one message; what else has come waits for the next ticks."""
-        assert self._client is not None
         try:
-            chunk = self._client.recv(65536)
+            chunk = client.recv(65536)
             if not chunk:
                 raise _Gone("the client left")
             self._received += chunk
@@ -211,12 +215,7 @@ class TownServer:
             return
         if not isinstance(message, dict):
             return
-        for key, act in (
-            ("commands", self._on_commands),
-            ("config", self._on_config),
-            ("start", self._on_start),
-            ("stop", self._on_stop),
-        ):
+        for key, act in self._handlers.items():
             if key in message:
                 body = message[key]
                 act(body if isinstance(body, dict) else {})
@@ -253,15 +252,9 @@ class TownServer:
 
     def _defaults(self) -> Asked:
         x, y = (float(self._rng.uniform(*bounds)) for bounds in GTA_AREA_M)
-        hour = self._config.time_of_day_h
-        minutes = int(self._rng.integers(24 * 60)) if hour is None else round(hour * 60)
-        ours = self._config.weather or str(self._rng.choice(list(protocol.WEATHERS)))
-        return Asked(
-            location=(x, y),
-            hour=minutes // 60,
-            minute=minutes % 60,
-            weather=protocol.WEATHERS[ours][0],
-        )
+        hour, minute = divmod(round(self._config.time_of_day_h * 60), 60)
+        weather = protocol.WEATHERS[self._config.weather][0]
+        return Asked(location=(x, y), hour=hour, minute=minute, weather=weather)
 
     # The scene
 
@@ -269,31 +262,25 @@ class TownServer:
         """Begin the scene that was asked for: a new car on the street nearest to its location."""
         asked, config = self._asked, self._config
         self._commands = (0.0, 0.0)
-        look = {
-            "weather": protocol.our_weather(asked.weather),
-            "time_of_day_h": min(max(asked.hour + asked.minute / 60.0, 0.0), 24.0),
-        }
-        if self._world is None or any(getattr(self._world.config, k) != v for k, v in look.items()):
-            self._world = World(
-                WorldConfig(
-                    seed=config.seed,
-                    vehicles=config.vehicles,
-                    pedestrians=config.pedestrians,
-                    **look,
-                )
-            )
+        wanted = WorldConfig(
+            seed=config.seed,
+            vehicles=config.vehicles,
+            pedestrians=config.pedestrians,
+            weather=protocol.our_weather(asked.weather),
+            time_of_day_h=min(max(asked.hour + asked.minute / 60.0, 0.0), 24.0),
+        )
+        if self._world is None or self._world.config != wanted:
+            self._world = World(wanted)
         self._world.place_ego(folded(asked.location, self._world.map.extent_m))
-        if self._rendered != (asked.height, asked.width):
+        if self._renderer is None or self._renderer.shape != (asked.height, asked.width):
             if self._renderer is not None:
                 self._renderer.close()
             self._renderer = Renderer(asked.height, asked.width)
-            self._rendered = (asked.height, asked.width)
         self._sent_s = time.monotonic()
         self._busy_until_s = self._sent_s + config.silence_s
 
-    def _step(self) -> None:
+    def _step(self, world: World) -> None:
         """Let the town go on by the time that has passed, in whole steps."""
-        assert self._world is not None
         due = (self._ticks - self._stepped_tick) // TICKS_PER_STEP
         self._stepped_tick += due * TICKS_PER_STEP
         controls = None
@@ -302,11 +289,11 @@ class TownServer:
         elif self._is_dead:
             controls = np.zeros(2, np.float32)
         for _ in range(min(due, MAX_STEPS_PER_TICK)):
-            self._world.step(controls)
+            world.step(controls)
 
     # Pairs to the client
 
-    def _capture_if_due(self) -> None:
+    def _capture_if_due(self, world: World) -> None:
         """Begin a new pair once the last is out and *more* than a period has passed since then."""
         rate_hz = self._asked.rate_hz
         is_due = rate_hz > 0 and time.monotonic() - self._sent_s > 1.0 / rate_hz
@@ -317,12 +304,12 @@ class TownServer:
             self._busy_until_s = time.monotonic() + faults.stall_s
             return
         self.pairs += 1
-        text = json.dumps(self._telemetry(), separators=(",", ":")).encode()
+        text = json.dumps(self._telemetry(world), separators=(",", ":")).encode()
         is_cut = faults.truncate_every and self.pairs % faults.truncate_every == 0
         if is_cut or faults.controls == "not_finite":
             text = text[: len(text) // 2]
         prefix = protocol.PREFIX
-        frame = self._frame()
+        frame = self._frame(world)
         parts = (prefix.pack(len(frame)), frame, prefix.pack(len(text)), text)
         self._outgoing = memoryview(b"".join(parts))
 
@@ -333,49 +320,47 @@ class TownServer:
         self._faults_done.add(fault)
         return True
 
-    def _frame(self) -> bytearray:
+    def _frame(self, world: World) -> bytearray:
         """The hood camera's picture as the wire wants it: BGR, rows padded to 4 bytes."""
-        assert self._world is not None
         assert self._renderer is not None
-        height, width = self._rendered
+        height, width = self._renderer.shape
         picture = np.empty((height, width, 3), np.uint8)
-        self._renderer.render(self._world.view(), picture)
+        self._renderer.render(world.view(), picture)
         frame = bytearray(protocol.frame_bytes(height, width))
         cv2.cvtColor(picture, cv2.COLOR_RGB2BGR, dst=protocol.frame_pixels(frame, height, width))
         return frame
 
-    def _telemetry(self) -> dict[str, Any]:
+    def _telemetry(self, world: World) -> dict[str, Any]:
         """What was asked for about this instant; numbers have float32's precision."""
-        assert self._world is not None
-        world, pedal = self._world, float(self._world.controls[0])
-        values: dict[str, Any] = {
+        pedal, steering = world.controls.tolist()
+        values = {
             "throttle": max(pedal, 0.0),
             "brake": max(-pedal, 0.0),
-            "steering": float(world.controls[1]),
+            "steering": steering,
             "speed": world.speed_mps,
-            "yawRate": float(np.degrees(world.yaw_rate)),
-            "location": list(world.location),
-            "time": self._asked.hour,
+            "yawRate": math.degrees(world.yaw_rate),
+            "location": world.location,
         }
         garbage = {"constant": 0.0, "out_of_range": 1.4e30}.get(self._config.faults.controls)
         if garbage is not None:
             values |= dict.fromkeys(("throttle", "brake", "steering"), garbage)
-        return {key: _as_float32(values[key]) for key in values if key in self._asked.keys}
+        told = {key: np.asarray(value, np.float32).tolist() for key, value in values.items()}
+        told["time"] = self._asked.hour
+        return {key: told[key] for key in protocol.REQUESTABLE if key in self._asked.keys}
 
-    def _flush(self, budget_s: float) -> None:
+    def _flush(self, client: socket.socket, budget_s: float) -> None:
         """Send what is waiting, for at most ``budget_s``; the rest goes out in the next ticks."""
-        assert self._client is not None
         faults, give_up_s = self._config.faults, time.monotonic() + budget_s
         while self._outgoing:
             left_s = give_up_s - time.monotonic()
-            if left_s <= 0 or not select.select((), (self._client,), (), left_s)[1]:
+            if left_s <= 0 or not select.select((), (client,), (), left_s)[1]:
                 return
             if self._is_first("cut", self.pairs == faults.cut_at):
-                self._client.send(self._outgoing[: len(self._outgoing) // 2])
+                client.send(self._outgoing[: len(self._outgoing) // 2])
                 raise _Gone("cut on purpose")
             size = faults.chunk_bytes or len(self._outgoing)
             try:
-                self._outgoing = self._outgoing[self._client.send(self._outgoing[:size]) :]
+                self._outgoing = self._outgoing[client.send(self._outgoing[:size]) :]
             except BlockingIOError:
                 return
             if faults.chunk_pause_s:
@@ -427,10 +412,3 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from err
     listener.setblocking(False)
     return listener
-
-
-def _as_float32(value: Any) -> Any:
-    """A number as JSON shows a float32 that was widened; lists element by element."""
-    if isinstance(value, list):
-        return [_as_float32(element) for element in value]
-    return float(np.float32(value)) if isinstance(value, float) else value
