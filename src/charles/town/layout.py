@@ -4,10 +4,20 @@ World axes: x east, y north, z up, metres. Headings are radians, counter-clockwi
 Traffic keeps to the right.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+Point = tuple[float, float]
+"""A place on the ground: x and y."""
+Pose = tuple[float, float, float]
+"""Place and heading."""
+Crossing = dict[int, list[Point]]
+"""Crosswalks in use, by number: where their pedestrians are and are about to be."""
+IsSeen = Callable[[Point], bool]
+"""Whether the ego would notice something that appears at a place."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +49,11 @@ class Junction:
     """Paved area, a simple counter-clockwise polygon, float64 ``[M, 2]``."""
     roads: tuple[int, ...]
     """Roads that meet here, counter-clockwise."""
+
+    @property
+    def radius_m(self) -> float:
+        """From the centre to the farthest point of the outline."""
+        return float(np.hypot(*(self.outline - self.position).T).max())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +111,7 @@ class Body(NamedTuple):
     heading: float
     speed_mps: float
     steering: float
-    """Front wheels, in [-1, 1], positive right; 0 for pedestrians."""
+    """The ego's front wheels, in [-1, 1], positive right; 0 for others: nobody sees theirs."""
     is_braking: bool
     style: int
     """Picks model and colour; fixed for the life of the body."""

@@ -17,7 +17,7 @@ import numpy as np
 from charles.town.geometry import wrap
 from charles.town.ground import ROAD, Ground
 from charles.town.layout import Body
-from charles.town.physics import LENGTH_M, MAX_WHEEL, WHEELBASE_M, WIDTH_M, CarState
+from charles.town.physics import LENGTH_M, MAX_WHEEL, WHEELBASE_M, CarState, reaches
 from charles.town.route import Located, Route
 
 VIEW_M = 45.0
@@ -133,12 +133,10 @@ def _yield_to_vehicle(sight: Sight, body: Body, target: float) -> float:
 def _keep_behind(sight: Sight, body: Body, target: float) -> float:
     """Lower ``target`` as far as a body that stands or moves in the path demands."""
     at = _look_ahead(sight, body.x, body.y)
-    turn = body.heading - at.heading
-    cos, sin = abs(math.cos(turn)), abs(math.sin(turn))
-    gap = at.ahead_m - (LENGTH_M + LENGTH_M * cos + WIDTH_M * sin) / 2.0
     if at.ahead_m < 0.5:
         return target
-    across = abs(at.right_m) - (WIDTH_M + LENGTH_M * sin + WIDTH_M * cos) / 2.0
+    long, wide = reaches(body.heading - at.heading)
+    gap, across = at.ahead_m - long, abs(at.right_m) - wide
     weight = _fade(across, 0.25, 0.75)
     return _blend(target, _safe_speed(gap - 3.0), weight)
 
@@ -148,24 +146,21 @@ def _keep_off(sight: Sight, body: Body, target: float) -> float:
     car = sight.car
     cos, sin = math.cos(car.heading), math.sin(car.heading)
     dx, dy = body.x - car.x, body.y - car.y
-    turn = body.heading - car.heading
-    long, wide = abs(math.cos(turn)), abs(math.sin(turn))
-    gap = dx * cos + dy * sin - (LENGTH_M + LENGTH_M * long + WIDTH_M * wide) / 2.0
-    across = abs(dx * sin - dy * cos) - (WIDTH_M + LENGTH_M * wide + WIDTH_M * long) / 2.0
+    long, wide = reaches(body.heading - car.heading)
+    gap, across = dx * cos + dy * sin - long, abs(dx * sin - dy * cos) - wide
     astray = 1.0 - _fade(abs(sight.located.right_m), 0.8, 1.6)
     return _blend(target, _safe_speed(gap - 1.5), astray * _fade(across, 0.0, 0.4))
 
 
 def _yield_to_pedestrian(sight: Sight, body: Body, target: float) -> float:
     at = _look_ahead(sight, body.x, body.y)
-    gap = at.ahead_m - LENGTH_M / 2.0 - 0.4
     if at.ahead_m < -LENGTH_M / 2.0:
         return target
     to_right = -body.speed_mps * math.sin(body.heading - at.heading)
     later = at.right_m + 3.0 * to_right
     nearest = 0.0 if at.right_m * later < 0.0 else min(abs(at.right_m), abs(later))
     weight = _fade(nearest, 1.6, 2.4)
-    return _blend(target, _safe_speed(gap - 2.0), weight)
+    return _blend(target, _safe_speed(at.ahead_m - LENGTH_M / 2.0 - 0.4 - 2.0), weight)
 
 
 def _safe_speed(gap_m: float) -> float:

@@ -59,6 +59,14 @@ def step_car(car: CarState, acceleration_braking: float, steering: float) -> Car
     return CarState(x, y, heading, speed, wheels)
 
 
+def reaches(turn: float) -> tuple[float, float]:
+    """How near two cars' centres come along one of them and across it, the other turned to it."""
+    cos, sin = abs(math.cos(turn)), abs(math.sin(turn))
+    long = (LENGTH_M + LENGTH_M * cos + WIDTH_M * sin) / 2.0
+    wide = (WIDTH_M + LENGTH_M * sin + WIDTH_M * cos) / 2.0
+    return long, wide
+
+
 def steering_limit(speed_mps: float) -> float:
     """Largest steering at which the tyres still hold at ``speed_mps``, in (0, 1]."""
     if speed_mps < 4.0:

@@ -5,12 +5,13 @@ has room, and the ego is not about to need it: among the rest, whoever came firs
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from charles.town.layout import Body
+from charles.town.layout import Body, Crossing, IsSeen, Point, Pose
 from charles.town.physics import LENGTH_M, MAX_WHEEL, STEP_S, WHEELBASE_M, CarState
 from charles.town.route import Lane, LaneGraph, Leg
 
@@ -37,25 +38,22 @@ class EgoPlan(NamedTuple):
     """How long it has been standing."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Vehicle:
     """One car on its rails."""
 
-    __slots__ = ("has_priority", "is_braking", "path", "place_m", "pose", "speed_mps",
-                 "style", "waited_s", "wreck_s", "zest")  # fmt: skip
-
-    def __init__(self, path: list[int], place_m: float, style: int, zest: float) -> None:
-        self.path = path
-        """The lane it is on, and at least two more."""
-        self.place_m = place_m
-        self.style = style
-        self.zest = zest
-        """Its cruising speed relative to others'."""
-        self.speed_mps = 4.0
-        self.waited_s = 0.0
-        self.wreck_s = 0.0
-        self.has_priority = False
-        self.is_braking = False
-        self.pose = (0.0, 0.0, 0.0)
+    style: int
+    zest: float
+    """Its cruising speed relative to others'."""
+    path: list[int] = field(default_factory=list)
+    """The lane it is on, and at least two more."""
+    place_m: float = 0.0
+    pose: Pose = (0.0, 0.0, 0.0)
+    speed_mps: float = 0.0
+    waited_s: float = 0.0
+    wreck_s: float = 0.0
+    has_priority: bool = False
+    is_braking: bool = False
 
 
 class Traffic:
@@ -65,44 +63,40 @@ class Traffic:
         self._graph, self._rng = graph, rng
         self._num = num_vehicles
         self.vehicles: list[Vehicle] = []
-        self._bodies: tuple[Body, ...] | None = None
 
     def bodies(self) -> tuple[Body, ...]:
         """All cars as they can be seen."""
-        if self._bodies is None:
-            self._bodies = tuple(self._body(vehicle) for vehicle in self.vehicles)
-        return self._bodies
+        return tuple(Body(*v.pose, v.speed_mps, 0.0, v.is_braking, v.style) for v in self.vehicles)
 
-    def populate(self, ego: CarState) -> None:
+    def populate(self, ego: Point) -> None:
         """Spread all cars anew around the ego; for when nobody has seen them yet."""
-        self.vehicles, self._bodies = [], None
+        self.vehicles = []
         for _ in range(self._num):
-            place = self._find_place(ego, None)
+            place = self._find_place(ego, lambda _: False)
             if place is not None:
                 style, zest = int(self._rng.integers(1000)), float(self._rng.uniform(0.8, 1.0))
-                self.vehicles.append(self._settle(Vehicle([], 0.0, style, zest), *place))
+                self.vehicles.append(Vehicle(style=style, zest=zest))
+                self._settle(self.vehicles[-1], *place)
 
-    def recycle(self, ego: CarState, is_seen: Callable[[float, float], bool]) -> None:
+    def recycle(self, ego: Point, is_seen: IsSeen) -> None:
         """Move cars that are far away, wrecked or stuck to where the ego will not see them come."""
         for vehicle in self.vehicles:
-            away = math.hypot(vehicle.pose[0] - ego.x, vehicle.pose[1] - ego.y)
-            is_lost = away > FAR_M + 20.0 or vehicle.wreck_s > _WRECK_S
+            place = vehicle.pose[:2]
+            is_lost = math.dist(place, ego) > FAR_M + 20.0 or vehicle.wreck_s > _WRECK_S
             is_stuck = vehicle.waited_s > _PATIENCE_S
-            is_stuck = is_stuck and (vehicle.waited_s > 30.0 or not is_seen(*vehicle.pose[:2]))
+            is_stuck = is_stuck and (vehicle.waited_s > 30.0 or not is_seen(place))
             if is_lost or is_stuck:
-                place = self._find_place(ego, is_seen)
-                if place is not None:
-                    self._settle(vehicle, *place)
+                found = self._find_place(ego, is_seen)
+                if found is not None:
+                    self._settle(vehicle, *found)
 
-    def step(self, ego: EgoPlan, crossing: dict[int, list[tuple[float, float]]]) -> None:
+    def step(self, ego: EgoPlan, crossing: Crossing) -> None:
         """Move every car by one step.
 
         Args:
             ego: The ego.
-            crossing: Crosswalks in use: where their pedestrians are and, added to that, where
-                those are about to be.
+            crossing: Crosswalks in use.
         """
-        self._bodies = None
         on_lane: dict[int, list[Vehicle]] = {}
         for vehicle in self.vehicles:
             on_lane.setdefault(vehicle.path[0], []).append(vehicle)
@@ -150,14 +144,11 @@ class Traffic:
         return all(v.place_m > room or v.speed_mps > 4.0 for v in on_lane.get(lane, ()))
 
     def _ego_needs(self, ego: EgoPlan, connector: int) -> bool:
-        if ego.leg is None or ego.to_rim_m > _CLAIM_M:
+        """Whether the ego is about to cross the way through a junction."""
+        is_waiting = ego.to_rim_m > 0.0 and ego.idle_s > 3.0
+        if ego.leg is None or ego.to_rim_m > _CLAIM_M or is_waiting:
             return False
-        mine, its = self._graph.lanes[connector], ego.leg.connector
-        if mine.junction != self._graph.lanes[its].junction:
-            return False
-        if ego.to_rim_m > 0.0 and ego.idle_s > 3.0:
-            return False
-        return its in mine.conflicts
+        return ego.leg.connector in self._graph.lanes[connector].conflicts
 
     def _with_siblings(self, on_lane: dict[int, list[Vehicle]]) -> dict[int, list[Vehicle]]:
         """Cars by lane; where paths part, whoever is ahead on one of them is ahead on all."""
@@ -170,10 +161,7 @@ class Traffic:
         return leaders
 
     def _target_speed(
-        self,
-        vehicle: Vehicle,
-        leaders: dict[int, list[Vehicle]],
-        crossing: dict[int, list[tuple[float, float]]],
+        self, vehicle: Vehicle, leaders: dict[int, list[Vehicle]], crossing: Crossing
     ) -> float:
         lanes = self._graph.lanes
         lane = lanes[vehicle.path[0]]
@@ -208,9 +196,7 @@ class Traffic:
                 return before + LENGTH_M / 2.0 + 2.0
         return LENGTH_M / 2.0 + 0.5
 
-    def _gap_to_ego(
-        self, vehicle: Vehicle, car: CarState, places: list[tuple[float, float]]
-    ) -> float:
+    def _gap_to_ego(self, vehicle: Vehicle, car: CarState, places: list[Point]) -> float:
         """Free way before the ego's present or near-future footprint."""
         x, y, heading = vehicle.pose
         dx, dy = car.x - x, car.y - y
@@ -219,14 +205,13 @@ class Traffic:
         reach = 6.0 + vehicle.speed_mps**2 / (2.0 * _BRAKING_MPS2)
         ahead = 0.5
         while ahead < reach:
-            px, py, _ = self._pose_ahead(vehicle, ahead)
-            for ex, ey in places:
-                if (px - ex) ** 2 + (py - ey) ** 2 < 4.6:
-                    return ahead - LENGTH_M / 2.0 - 1.5
+            x, y, _ = self._pose_ahead(vehicle, ahead)
+            if _is_near(x, y, places, 4.6):
+                return ahead - LENGTH_M / 2.0 - 1.5
             ahead += 1.5
         return math.inf
 
-    def _pose_ahead(self, vehicle: Vehicle, ahead_m: float) -> tuple[float, float, float]:
+    def _pose_ahead(self, vehicle: Vehicle, ahead_m: float) -> Pose:
         place, depth = vehicle.place_m + ahead_m, 0
         lane = self._graph.lanes[vehicle.path[0]]
         while place > lane.length_m and depth + 1 < len(vehicle.path):
@@ -258,47 +243,33 @@ class Traffic:
         while len(path) < 3:
             path.append(self._graph.choose_next(path[-1], self._rng))
 
-    def _find_place(
-        self, ego: CarState, is_seen: Callable[[float, float], bool] | None
-    ) -> tuple[int, float] | None:
+    def _find_place(self, ego: Point, is_seen: IsSeen) -> tuple[int, float] | None:
         """A free place on a street in the ring around the ego, or ``None`` after some tries."""
-        taken = [v.pose for v in self.vehicles]
         for tries in range(80):
             number = int(self._rng.integers(self._graph.num_street_lanes))
             lane = self._graph.lanes[number]
             place = float(self._rng.uniform(2.0, lane.length_m - 8.0))
             x, y, _ = lane.pose(place)
-            away = math.hypot(x - ego.x, y - ego.y)
             if any(-5.0 < crosswalk - place < 12.0 for _, crosswalk in lane.crosswalks):
                 continue  # it could not stop for somebody who is crossing already
-            if not NEAR_M < away < FAR_M * (1.0 + tries / 80.0) or (
-                is_seen is not None and is_seen(x, y)
-            ):
+            is_in_ring = NEAR_M < math.dist((x, y), ego) < FAR_M * (1.0 + tries / 80.0)
+            if not is_in_ring or is_seen((x, y)):
                 continue
-            if all((x - ox) ** 2 + (y - oy) ** 2 > 144.0 for ox, oy, _ in taken):
+            if not _is_near(x, y, (v.pose[:2] for v in self.vehicles), 144.0):
                 return number, place
         return None
 
-    def _settle(self, vehicle: Vehicle, number: int, place_m: float) -> Vehicle:
+    def _settle(self, vehicle: Vehicle, number: int, place_m: float) -> None:
         vehicle.path = [number]
         self._plan(vehicle.path)
         vehicle.place_m = place_m
+        vehicle.pose = self._graph.lanes[number].pose(place_m)
         vehicle.speed_mps = 5.0
         vehicle.waited_s = vehicle.wreck_s = 0.0
         vehicle.has_priority = False
-        vehicle.pose = self._graph.lanes[number].pose(place_m)
-        self._bodies = None
-        return vehicle
-
-    def _body(self, vehicle: Vehicle) -> Body:
-        lane = self._graph.lanes[vehicle.path[0]]
-        x, y, heading = vehicle.pose
-        bend = lane.pose(vehicle.place_m + 1.0)[2] - heading
-        steering = -math.atan(bend * WHEELBASE_M) / MAX_WHEEL
-        return Body(x, y, heading, vehicle.speed_mps, steering, vehicle.is_braking, vehicle.style)
 
 
-def _footprint(car: CarState) -> list[tuple[float, float]]:
+def _footprint(car: CarState) -> list[Point]:
     """Centres of circles that cover a car now and shortly ahead."""
     turn = -car.speed_mps * math.tan(car.steering * MAX_WHEEL) / WHEELBASE_M
     places = []
@@ -312,21 +283,20 @@ def _footprint(car: CarState) -> list[tuple[float, float]]:
     return places
 
 
-def _crosswalk_speed(
-    lane: Lane, reach: float, crossing: dict[int, list[tuple[float, float]]]
-) -> float:
+def _crosswalk_speed(lane: Lane, reach: float, crossing: Crossing) -> float:
     target = math.inf
     for number, place in lane.crosswalks:
         ahead = reach + place
         if ahead > 1.0 and number in crossing:
             x, y, _ = lane.pose(place)
-            if _is_in_way(x, y, crossing[number]):
+            if _is_near(x, y, crossing[number], 6.0):
                 target = min(target, _safe_speed(ahead - LENGTH_M / 2.0 - 2.5, 0.0))
     return target
 
 
-def _is_in_way(x: float, y: float, places: Iterable[tuple[float, float]]) -> bool:
-    return any((px - x) ** 2 + (py - y) ** 2 < 6.0 for px, py in places)
+def _is_near(x: float, y: float, places: Iterable[Point], area_m2: float) -> bool:
+    """Whether one of ``places`` is nearer than the root of ``area_m2``."""
+    return any((px - x) ** 2 + (py - y) ** 2 < area_m2 for px, py in places)
 
 
 def _can_stop(vehicle: Vehicle, to_rim_m: float) -> bool:

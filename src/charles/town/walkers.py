@@ -1,12 +1,14 @@
 """The pedestrians. They walk on the pavements and cross at crosswalks, after they have looked."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from charles.town.geometry import offset_line, wrap
-from charles.town.layout import Body, TownMap
+from charles.town.layout import Body, Crossing, IsSeen, Point, TownMap
 from charles.town.map import nearest_road
 from charles.town.physics import STEP_S
 
@@ -19,7 +21,17 @@ _OTHERS_BRAKING_MPS2 = 2.2
 _LOOK_EVERY = 5
 _WALKING, _WAITING, _CROSSING = range(3)
 
-Point = tuple[float, float]
+
+class _Crossing(NamedTuple):
+    """A way over a street, as seen from one of its sides."""
+
+    crosswalk: int
+    here: int
+    """Number of the point where it begins."""
+    side: int
+    """The pavement that it leads to."""
+    there: int
+    """Number of the point there."""
 
 
 class _Side:
@@ -29,29 +41,31 @@ class _Side:
         self.points: list[Point] = [(float(x), float(y)) for x, y in line]
         self.ends: list[tuple[int, int]] = [(0, 0), (0, 0)]
         """Where its first and its last point lead around the corner: side and end there."""
-        self.crossings: list[tuple[int, int, int, int]] = []
-        """Crosswalk, point here, side and point over there."""
+        self.crossings: list[_Crossing] = []
 
     def nearest(self, place: np.ndarray) -> int:
         """Number of the point nearest to a place, float64 ``[2]``."""
         return int(np.hypot(*(np.array(self.points) - place).T).argmin())
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Pedestrian:
     """One pedestrian on its way along a list of points."""
 
-    __slots__ = ("direction", "heading", "mode", "pace_mps", "plan", "side", "speed_mps",
-                 "style", "waited_s", "way", "x", "y")  # fmt: skip
-
-    def __init__(self, style: int, pace_mps: float) -> None:
-        self.style, self.pace_mps = style, pace_mps
-        self.x = self.y = self.heading = self.speed_mps = self.waited_s = 0.0
-        self.mode = _WALKING
-        self.side, self.direction = 0, 1
-        self.way: list[Point] = []
-        """Points still to reach, last one first."""
-        self.plan: tuple[int, int, int, int] | None = None
-        """The crossing that it walks to, waits at or uses."""
+    pace_mps: float
+    style: int
+    x: float = 0.0
+    y: float = 0.0
+    heading: float = 0.0
+    speed_mps: float = 0.0
+    waited_s: float = 0.0
+    mode: int = _WALKING
+    side: int = 0
+    direction: int = 1
+    way: list[Point] = field(default_factory=list)
+    """Points still to reach, last one first."""
+    plan: _Crossing | None = None
+    """The crossing that it walks to, waits at or uses."""
 
 
 class Walkers:
@@ -59,48 +73,43 @@ class Walkers:
 
     def __init__(self, town: TownMap, rng: np.random.Generator, num_pedestrians: int) -> None:
         self._rng, self._num = rng, num_pedestrians
-        self._town = town
         self._sides = _make_sides(town)
         self._tick = 0
         self.pedestrians: list[Pedestrian] = []
-        self._bodies: tuple[Body, ...] | None = None
 
     def bodies(self) -> tuple[Body, ...]:
         """All pedestrians as they can be seen."""
-        if self._bodies is None:
-            self._bodies = tuple(
-                Body(p.x, p.y, p.heading, p.speed_mps, 0.0, False, p.style)
-                for p in self.pedestrians
-            )
-        return self._bodies
+        return tuple(
+            Body(p.x, p.y, p.heading, p.speed_mps, 0.0, False, p.style) for p in self.pedestrians
+        )
 
-    def populate(self, x: float, y: float) -> None:
-        """Spread all pedestrians anew around a place; for when nobody has seen them yet."""
-        self.pedestrians, self._bodies = [], None
+    def populate(self, ego: Point) -> None:
+        """Spread all pedestrians anew around the ego; for when nobody has seen them yet."""
+        self.pedestrians = []
         for _ in range(self._num):
             pace = float(self._rng.uniform(1.1, 1.6))
-            pedestrian = Pedestrian(int(self._rng.integers(1000)), pace)
-            if self._settle(pedestrian, x, y, None):
+            pedestrian = Pedestrian(pace_mps=pace, style=int(self._rng.integers(1000)))
+            if self._settle(pedestrian, ego, lambda _: False):
                 self.pedestrians.append(pedestrian)
 
-    def recycle(self, x: float, y: float, is_seen: Callable[[float, float], bool]) -> None:
+    def recycle(self, ego: Point, is_seen: IsSeen) -> None:
         """Move pedestrians that are far away to where they are not seen to appear."""
         for pedestrian in self.pedestrians:
-            if math.hypot(pedestrian.x - x, pedestrian.y - y) > FAR_M + 20.0:
-                self._settle(pedestrian, x, y, is_seen)
+            if math.dist((pedestrian.x, pedestrian.y), ego) > FAR_M + 20.0:
+                self._settle(pedestrian, ego, is_seen)
 
-    def remove(self, number: int, x: float, y: float) -> None:
+    def remove(self, number: int, ego: Point) -> None:
         """Take a pedestrian that was hit off the road."""
-        self._settle(self.pedestrians[number], x, y, lambda px, py: math.hypot(px - x, py - y) < 30)
+        self._settle(self.pedestrians[number], ego, lambda place: math.dist(place, ego) < 30.0)
 
-    def crossing(self) -> dict[int, list[Point]]:
+    def crossing(self) -> Crossing:
         """Crosswalks in use: where their pedestrians are and will be in the next seconds."""
-        used: dict[int, list[Point]] = {}
+        used: Crossing = {}
         for p in self.pedestrians:
             if p.mode == _CROSSING and p.plan is not None:
-                places = used.setdefault(p.plan[0], [])
+                places = used.setdefault(p.plan.crosswalk, [])
                 cos, sin = math.cos(p.heading), math.sin(p.heading)
-                reach = math.hypot(p.way[0][0] - p.x, p.way[0][1] - p.y)
+                reach = math.dist(p.way[0], (p.x, p.y))
                 for ahead in (0.0, 2.0, 4.0):
                     if ahead <= reach:
                         places.append((p.x + ahead * cos, p.y + ahead * sin))
@@ -109,7 +118,6 @@ class Walkers:
     def step(self, cars: Sequence[Body]) -> None:
         """Move every pedestrian by one step; ``cars`` are all that they must look out for."""
         self._tick += 1
-        self._bodies = None
         for number, pedestrian in enumerate(self.pedestrians):
             if pedestrian.mode == _WAITING:
                 if (self._tick + number) % _LOOK_EVERY == 0:
@@ -137,66 +145,61 @@ class Walkers:
             self._arrive(p)
 
     def _arrive(self, p: Pedestrian) -> None:
-        if p.mode == _CROSSING and p.plan is not None:
-            _, _, side, point = p.plan
-            self._walk_along(p, side, point, 1 if self._rng.random() < 0.5 else -1)
-        elif p.plan is not None:
-            _, _, side, point = p.plan
-            to_x, to_y = self._sides[side].points[point]
-            p.mode, p.speed_mps, p.waited_s = _WAITING, 0.0, 0.0
-            p.heading = math.atan2(to_y - p.y, to_x - p.x)
-        else:
+        if p.plan is None:
             side, end = self._sides[p.side].ends[1 if p.direction > 0 else 0]
             point = 0 if end == 0 else len(self._sides[side].points) - 1
             self._walk_along(p, side, point, 1 if end == 0 else -1)
+        elif p.mode == _CROSSING:
+            self._walk_along(p, p.plan.side, p.plan.there, self._either_way())
+        else:
+            to_x, to_y = self._sides[p.plan.side].points[p.plan.there]
+            p.mode, p.speed_mps, p.waited_s = _WAITING, 0.0, 0.0
+            p.heading = math.atan2(to_y - p.y, to_x - p.x)
+
+    def _either_way(self) -> int:
+        return 1 if self._rng.random() < 0.5 else -1
 
     def _walk_along(self, p: Pedestrian, number: int, point: int, direction: int) -> None:
         """Walk along a pavement from one of its points, to a crossing or to its end."""
         side = self._sides[number]
         p.side, p.direction, p.mode, p.plan = number, direction, _WALKING, None
         goal = len(side.points) - 1 if direction > 0 else 0
-        reachable = [c for c in side.crossings if (c[1] - point) * direction > 2]
+        reachable = [c for c in side.crossings if (c.here - point) * direction > 2]
         if reachable and self._rng.random() < 0.85:
             p.plan = reachable[int(self._rng.integers(len(reachable)))]
-            goal = p.plan[1]
+            goal = p.plan.here
         numbers = range(goal, point - direction, -direction)
         p.way = [side.points[i] for i in numbers] or [side.points[goal]]
 
     def _look(self, p: Pedestrian, cars: Sequence[Body]) -> None:
         """Step out if every car can stop in comfort; after a while, give up and walk on."""
-        plan = p.plan
-        if plan is None:
+        if p.plan is None:
             return
-        to_x, to_y = self._sides[plan[2]].points[plan[3]]
-        if all(_leaves_time(car, p.x, p.y, to_x, to_y) for car in cars):
+        goal = self._sides[p.plan.side].points[p.plan.there]
+        if all(_leaves_time(car, (p.x, p.y), goal) for car in cars):
             p.mode = _CROSSING
-            p.way = [(to_x, to_y)]
+            p.way = [goal]
         elif p.waited_s > _PATIENCE_S:
-            p.plan = None
-            self._walk_along(p, p.side, plan[1], p.direction)
+            self._walk_along(p, p.side, p.plan.here, p.direction)
 
-    def _settle(
-        self, p: Pedestrian, x: float, y: float, is_seen: Callable[[float, float], bool] | None
-    ) -> bool:
+    def _settle(self, p: Pedestrian, ego: Point, is_seen: IsSeen) -> bool:
         for _ in range(20):
             number = int(self._rng.integers(len(self._sides)))
             points = self._sides[number].points
             point = int(self._rng.integers(1, len(points) - 1))
-            px, py = points[point]
-            away = math.hypot(px - x, py - y)
-            if NEAR_M < away < FAR_M and (is_seen is None or not is_seen(px, py)):
-                p.x, p.y, self._bodies = px, py, None
-                direction = 1 if self._rng.random() < 0.5 else -1
-                self._walk_along(p, number, point, direction)
-                p.heading = math.atan2(p.way[-1][1] - py, p.way[-1][0] - px)
+            place = points[point]
+            if NEAR_M < math.dist(place, ego) < FAR_M and not is_seen(place):
+                p.x, p.y = place
+                self._walk_along(p, number, point, self._either_way())
+                p.heading = math.atan2(p.way[-1][1] - p.y, p.way[-1][0] - p.x)
                 return True
         return False
 
 
-def _leaves_time(car: Body, x: float, y: float, to_x: float, to_y: float) -> bool:
+def _leaves_time(car: Body, start: Point, goal: Point) -> bool:
     """Whether a car lets somebody cross from one place to the other."""
-    dx, dy = (x + to_x) / 2.0 - car.x, (y + to_y) / 2.0 - car.y
-    span = math.hypot(to_x - x, to_y - y) / 2.0
+    dx, dy = (start[0] + goal[0]) / 2.0 - car.x, (start[1] + goal[1]) / 2.0 - car.y
+    span = math.dist(start, goal) / 2.0
     distance = math.hypot(dx, dy)
     if distance < span + 2.5:
         return False
@@ -226,8 +229,8 @@ def _make_sides(town: TownMap) -> list[_Side]:
         middle = (crosswalk.start + crosswalk.end) / 2.0
         left = 2 * nearest_road(town, middle)
         one, other = sides[left].nearest(middle), sides[left + 1].nearest(middle)
-        sides[left].crossings.append((number, one, left + 1, other))
-        sides[left + 1].crossings.append((number, other, left, one))
+        sides[left].crossings.append(_Crossing(number, one, left + 1, other))
+        sides[left + 1].crossings.append(_Crossing(number, other, left, one))
     return sides
 
 

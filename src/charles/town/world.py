@@ -14,9 +14,9 @@ from charles.errors import require
 from charles.town import npc
 from charles.town.geometry import wrap
 from charles.town.ground import BUILDING, ROAD, TREE, Ground
-from charles.town.layout import Body, TownMap, WorldView
+from charles.town.layout import Body, Point, Pose, TownMap, WorldView
 from charles.town.map import make_map
-from charles.town.physics import LENGTH_M, STEP_S, WHEELBASE_M, WIDTH_M, CarState, step_car
+from charles.town.physics import LENGTH_M, STEP_S, WHEELBASE_M, WIDTH_M, CarState, reaches, step_car
 from charles.town.route import AHEAD_M, LaneGraph, Leg, Located, Route
 from charles.town.traffic import EgoPlan, Traffic
 from charles.town.walkers import Walkers
@@ -45,7 +45,7 @@ class WorldConfig:
     """``clear``, ``overcast``, ``rain`` or ``fog``; changes the picture only."""
     time_of_day_h: float = 12.0
     """Hour, 0 to 24; changes the picture only."""
-    place: tuple[float, float] | None = None
+    place: Point | None = None
     """Start on the street nearest to this place, metres; ``None`` for anywhere."""
     route_length_m: float | None = None
     """Length of the route; ``None`` for one without an end."""
@@ -53,10 +53,8 @@ class WorldConfig:
     """Which route, and where it starts if ``place`` does not say."""
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", "be 0 or more", self.seed)
-        require(self.route_seed >= 0, "route_seed", "be 0 or more", self.route_seed)
-        require(self.vehicles >= 0, "vehicles", "be 0 or more", self.vehicles)
-        require(self.pedestrians >= 0, "pedestrians", "be 0 or more", self.pedestrians)
+        for name in ("seed", "route_seed", "vehicles", "pedestrians"):
+            require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
         length = self.route_length_m
         is_long = length is None or 10.0 <= length < math.inf
         require(is_long, "route_length_m", "be 10 or more", length)
@@ -72,6 +70,8 @@ class World:
             steering, both as commands in [-1, 1]; the front wheels lag behind the command.
         collided: What a collision began with in the last step, or ``None``.
         replans: How often the ego left its route and got a new one (endless routes only).
+        yaw_rate: How fast the ego turns, rad/s, positive counter-clockwise.
+        route_progress_m: How far along its route the ego has come; never falls.
     """
 
     def __init__(self, config: WorldConfig) -> None:
@@ -85,18 +85,13 @@ class World:
         self._graph = LaneGraph(self.map)
         self._rng = np.random.default_rng([config.seed, 2])
         self._route_rng = np.random.default_rng([config.seed, config.route_seed, 3])
-        self._traffic = Traffic(
-            self._graph, np.random.default_rng([config.seed, 4]), config.vehicles
-        )
-        self._walkers = Walkers(
-            self.map, np.random.default_rng([config.seed, 5]), config.pedestrians
-        )
-        self._junctions = [
-            (*j.position.tolist(), float(np.hypot(*(j.outline - j.position).T).max()))
-            for j in self.map.junctions
-        ]
+        rng = np.random.default_rng([config.seed, 4])
+        self._traffic = Traffic(self._graph, rng, config.vehicles)
+        rng = np.random.default_rng([config.seed, 5])
+        self._walkers = Walkers(self.map, rng, config.pedestrians)
+        self._junctions = [(*j.position.tolist(), j.radius_m) for j in self.map.junctions]
         self._steps = 0
-        self._place(config.place, self._route_rng, (0.0, 0.0, 0.0))
+        self._place(config.place, self._route_rng)
 
     @property
     def speed_mps(self) -> float:
@@ -109,11 +104,6 @@ class World:
         return self._car.steering
 
     @property
-    def yaw_rate(self) -> float:
-        """How fast the ego turns, rad/s, positive counter-clockwise."""
-        return self._yaw_rate
-
-    @property
     def heading(self) -> float:
         """Where the ego points, radians counter-clockwise from east."""
         return self._car.heading
@@ -124,11 +114,6 @@ class World:
         return (self._car.x, self._car.y, 0.0)
 
     @property
-    def route_progress_m(self) -> float:
-        """How far along its route the ego has come; never falls."""
-        return self._progress_m
-
-    @property
     def route_length_m(self) -> float:
         """Length of the route, infinite for one without an end."""
         return self._route.end_m
@@ -136,7 +121,7 @@ class World:
     @property
     def is_route_done(self) -> bool:
         """Whether the goal is reached."""
-        return self._progress_m >= self._route.end_m - 1.0
+        return self.route_progress_m >= self._route.end_m - 1.0
 
     @property
     def cross_track_m(self) -> float:
@@ -171,7 +156,7 @@ class World:
         self._step_others()
         self._collide(before)
         self._follow_route()
-        self._yaw_rate = wrap(self._car.heading - before.heading) / STEP_S
+        self.yaw_rate = wrap(self._car.heading - before.heading) / STEP_S
         self._idle_s = self._idle_s + STEP_S if self._car.speed_mps < 0.3 else 0.0
         self._steps += 1
         self.time_s = self._steps * STEP_S
@@ -181,20 +166,14 @@ class World:
         """What the NPC would do at this instant, whoever drives: commands, float32 ``[2]``."""
         if self._label is None:
             leg = self._leg()
-            stepping = [
-                b
-                for b in npc.see(self._ground, self._car, self._walkers.bodies())
-                if npc.is_stepping_out(self._ground, b)
-            ]
+            pedestrians = npc.see(self._ground, self._car, self._walkers.bodies())
             sight = npc.Sight(
                 car=self._car,
                 route=self._route,
                 located=self._located,
                 vehicles=tuple(npc.see(self._ground, self._car, self._traffic.bodies())),
-                pedestrians=tuple(stepping),
-                junction=self._junctions[self._graph.lanes[leg.connector].junction]
-                if leg is not None
-                else None,
+                pedestrians=tuple(p for p in pedestrians if npc.is_stepping_out(self._ground, p)),
+                junction=leg and self._junctions[self._graph.lanes[leg.connector].junction],
             )
             self._label = npc.act(sight)
         return self._label.copy()
@@ -208,11 +187,9 @@ class World:
 
     def view(self) -> WorldView:
         """All that a camera needs to know about this instant."""
-        car = self._car
-        is_braking = bool(self.controls[0] < -0.05)
         return WorldView(
             map=self.map,
-            ego=Body(car.x, car.y, car.heading, car.speed_mps, car.steering, is_braking, 0),
+            ego=self._body(),
             vehicles=self._traffic.bodies(),
             pedestrians=self._walkers.bodies(),
             marker=self._route.marker(self._along_m),
@@ -221,9 +198,13 @@ class World:
             time_s=self.time_s,
         )
 
+    def _body(self) -> Body:
+        """The ego as others see it."""
+        return Body(*self._car, is_braking=bool(self.controls[0] < -0.05), style=0)
+
     def place_ego(
         self,
-        place: tuple[float, float] | None = None,
+        place: Point | None = None,
         lateral_m: float = 0.0,
         heading_error: float = 0.0,
         speed_mps: float = 0.0,
@@ -236,15 +217,16 @@ class World:
             heading_error: How far it points to the left of the lane's direction, radians.
             speed_mps: Its speed.
         """
-        self._place(place, self._rng, (lateral_m, heading_error, speed_mps))
+        self._place(place, self._rng, lateral_m, heading_error, speed_mps)
 
     def _place(
         self,
-        place: tuple[float, float] | None,
+        place: Point | None,
         rng: np.random.Generator,
-        offset: tuple[float, float, float],
+        lateral_m: float = 0.0,
+        heading_error: float = 0.0,
+        speed_mps: float = 0.0,
     ) -> None:
-        lateral_m, heading_error, speed_mps = offset
         if place is None:
             number = int(rng.integers(self._graph.num_street_lanes))
             along = float(rng.uniform(0.1, 0.6)) * self._graph.lanes[number].length_m
@@ -256,11 +238,11 @@ class World:
         self._car = CarState(x, y, wrap(heading + heading_error), speed_mps, 0.0)
         self.controls = np.zeros(2, dtype=np.float32)
         self.collided = None
-        self._yaw_rate = self._idle_s = 0.0
+        self.yaw_rate = self._idle_s = 0.0
         self._contact_s: dict[Cause, float] = {}
         self._begin_route(number, along)
-        self._traffic.populate(self._car)
-        self._walkers.populate(x, y)
+        self._traffic.populate((x, y))
+        self._walkers.populate((x, y))
         self._label: np.ndarray | None = None
 
     def _begin_route(self, lane: int, along_m: float) -> None:
@@ -270,7 +252,7 @@ class World:
         else:
             self._route.finish(self.config.route_length_m)
         self._located: Located = self._route.locate(self._car.x, self._car.y, 0)
-        self._along_m = self._progress_m = max(self._located.along_m, 0.0)
+        self._along_m = self.route_progress_m = max(self._located.along_m, 0.0)
 
     def _leg(self) -> Leg | None:
         """The junction that the ego is in or comes to next."""
@@ -281,20 +263,19 @@ class World:
         to_rim = leg.entry_m - self._along_m - LENGTH_M / 2.0 if leg is not None else math.inf
         plan = EgoPlan(self._car, leg, to_rim, self._idle_s)
         self._traffic.step(plan, self._walkers.crossing())
-        car = self._car
-        ego = Body(car.x, car.y, car.heading, car.speed_mps, car.steering, False, 0)
-        self._walkers.step((ego, *self._traffic.bodies()))
+        self._walkers.step((self._body(), *self._traffic.bodies()))
         if self._steps % 15 == 0:
-            self._traffic.recycle(car, self._is_seen)
-            self._walkers.recycle(car.x, car.y, self._is_seen)
+            self._traffic.recycle(self._car[:2], self._is_seen)
+            self._walkers.recycle(self._car[:2], self._is_seen)
 
-    def _is_seen(self, x: float, y: float) -> bool:
+    def _is_seen(self, place: Point) -> bool:
         """Whether something that appears at a place would be noticed."""
-        dx, dy = x - self._car.x, y - self._car.y
+        car = self._car
+        dx, dy = place[0] - car.x, place[1] - car.y
         if math.hypot(dx, dy) > 75.0:
             return False
-        bearing = abs(wrap(math.atan2(dy, dx) - self._car.heading))
-        return bearing < 0.9 and not self._ground.is_hidden(self._car.x, self._car.y, x, y)
+        bearing = abs(wrap(math.atan2(dy, dx) - car.heading))
+        return bearing < 0.9 and not self._ground.is_hidden(car.x, car.y, *place)
 
     def _follow_route(self) -> None:
         """Find the ego on its route; extend an endless route, or begin another if it is astray."""
@@ -309,7 +290,7 @@ class World:
                 self.replans += 1
                 self._begin_route(number, along)
         self._along_m = self._located.along_m
-        self._progress_m = max(self._progress_m, self._along_m)
+        self.route_progress_m = max(self.route_progress_m, self._along_m)
         if self._route.along_m[-1] - self._along_m < AHEAD_M:
             self._route.extend(self._along_m + 2.0 * AHEAD_M)
 
@@ -330,12 +311,12 @@ class World:
         for number, pedestrian in enumerate(self._walkers.pedestrians):
             if _is_touching(self._car, pedestrian.x, pedestrian.y):
                 touched.append("pedestrian")
-                self._walkers.remove(number, self._car.x, self._car.y)
+                self._walkers.remove(number, self._car[:2])
                 self._car = self._car._replace(speed_mps=0.0)
         for cause in touched:
-            if self._steps * STEP_S - self._contact_s.get(cause, -math.inf) > _CONTACT_S:
+            if self.time_s - self._contact_s.get(cause, -math.inf) > _CONTACT_S:
                 self.collided = cause
-            self._contact_s[cause] = self._steps * STEP_S
+            self._contact_s[cause] = self.time_s
 
     def _hits_building(self) -> bool:
         half, side = LENGTH_M / 2.0, WIDTH_M / 2.0
@@ -343,7 +324,7 @@ class World:
         return any(self._ground.at(x, y) in (BUILDING, TREE) for x, y in points)
 
 
-def _box_points(car: CarState, places: tuple[float, ...], side: float) -> list[tuple[float, float]]:
+def _box_points(car: CarState, places: tuple[float, ...], side: float) -> list[Point]:
     cos, sin = math.cos(car.heading), math.sin(car.heading)
     return [
         (car.x + a * cos - b * sin, car.y + a * sin + b * cos)
@@ -352,16 +333,13 @@ def _box_points(car: CarState, places: tuple[float, ...], side: float) -> list[t
     ]
 
 
-def _overlap(car: CarState, other: tuple[float, float, float]) -> tuple[float, float] | None:
+def _overlap(car: CarState, other: Pose) -> Point | None:
     """How to move a car so that it no longer overlaps another, or ``None`` if it does not."""
     x, y, heading = other
     dx, dy = car.x - x, car.y - y
     if dx * dx + dy * dy > LENGTH_M * LENGTH_M + WIDTH_M * WIDTH_M:
         return None
-    turn = car.heading - heading
-    cos, sin = abs(math.cos(turn)), abs(math.sin(turn))
-    long = (LENGTH_M + LENGTH_M * cos + WIDTH_M * sin) / 2.0
-    wide = (WIDTH_M + LENGTH_M * sin + WIDTH_M * cos) / 2.0
+    long, wide = reaches(car.heading - heading)
     least, push = math.inf, None
     for axis in (car.heading, heading):
         for reach, angle in ((long, axis), (wide, axis + math.pi / 2.0)):
