@@ -35,6 +35,8 @@ _WHITE: Colour = (236, 236, 230)
 _YELLOW: Colour = (242, 190, 40)
 _RIMS = (("pavement", PAVEMENT_M, _PAVEMENT), ("kerb", 0.3, _KERB), ("asphalt", 0.0, _ASPHALT))
 """What covers the ground on and along a street: how far it reaches past the asphalt, and colour."""
+_PRIMER: Colour = (255, 255, 255)
+"""Of what is painted by its node."""
 _SHADOW: Colour = (30, 31, 34)
 _TYRE: Colour = (20, 20, 22)
 _GLASS: Colour = (28, 36, 46)
@@ -373,7 +375,9 @@ def make_lamp_post() -> tuple[Mesh, Mesh, Mesh]:
     """A street lamp with its arm along +x: the post, the lamp, and its light on the ground."""
     post, lamp, glow = Mesh(), Mesh(), Mesh()
     post.box((-0.07, -0.07, 0.0), (0.07, 0.07, 5.5), (84, 88, 92))
-    post.box((0.0, -0.04, 5.42), (1.5, 0.04, 5.55), (84, 88, 92))
+    arm = [(0.0, 0.0, 5.3), (1.5, 0.0, 5.5), (1.5, 0.0, 5.6), (0.0, 0.0, 5.45)]
+    for side in (arm, arm[::-1]):
+        post.polygon(side, (84, 88, 92))
     lamp.box((1.1, -0.22, 5.38), (1.7, 0.22, 5.52), (255, 236, 190))
     lamp.polygon([(1.1, -0.22, 5.38), (1.1, 0.22, 5.38), (1.7, 0.22, 5.38), (1.7, -0.22, 5.38)],
                  (255, 236, 190))  # fmt: skip
@@ -383,8 +387,8 @@ def make_lamp_post() -> tuple[Mesh, Mesh, Mesh]:
     return post, lamp, glow
 
 
-def make_bonnet(paint: Colour) -> Mesh:
-    """What the hood camera sees of its own car, in the camera's axes: x right, y ahead, z up."""
+def make_bonnet() -> Mesh:
+    """A white bonnet as the hood camera sees it, in its own axes: x right, y ahead, z up."""
     mesh = Mesh()
     # The front edge from left to right: how far out, how far below the camera, both 0.9 m ahead.
     edge = ((-0.95, -0.43), (-0.72, -0.375), (-0.35, -0.35), (0.35, -0.35), (0.72, -0.375),
@@ -392,9 +396,9 @@ def make_bonnet(paint: Colour) -> Mesh:
     lights = (0.55, 0.72, 0.86, 0.72, 0.55)
     for ((x0, z0), (x1, z1)), light in zip(itertools.pairwise(edge), lights, strict=True):
         near = ((0.9 * x0, 0.6, z0 + 0.03), (0.9 * x1, 0.6, z1 + 0.03))
-        mesh.polygon((*near, (x1, 0.86, z1), (x0, 0.86, z0)), shade(paint, light))
+        mesh.polygon((*near, (x1, 0.86, z1), (x0, 0.86, z0)), shade(_PRIMER, light))
         lip = ((x1, 0.9, z1 - 0.004), (x0, 0.9, z0 - 0.004))
-        mesh.polygon(((x0, 0.86, z0), (x1, 0.86, z1), *lip), shade(paint, 0.45 * light))
+        mesh.polygon(((x0, 0.86, z0), (x1, 0.86, z1), *lip), shade(_PRIMER, 0.45 * light))
     return mesh
 
 

@@ -1,6 +1,7 @@
 """Town's cameras: a :class:`WorldView` in, a picture out. Software only, no display needed."""
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
 from charles.errors import GameError, require
 from charles.town import meshes, sky
 from charles.town.layout import WorldView
-from charles.town.scene import Scene, upload
+from charles.town.scene import Scene, show, upload
 from charles.town.tinydisplay import make_pipe
 from charles.town.weather import View, Weather
 
@@ -66,8 +67,15 @@ class Renderer:
         self._lens.set_fov(math.degrees(FIELD_OF_VIEW), tall)
         self._camera = self._scene.root.attach_new_node(core.Camera("camera", self._lens))
         self._buffer.make_display_region().set_camera(self._camera)
-        self._bonnets: dict[int, core.NodePath] = {}
-        self._weathers: dict[tuple[str, str, float], Weather] = {}
+        self._bonnet = upload(meshes.make_bonnet())
+        self._bonnet.reparent_to(self._camera)
+        self._bonnet.set_sz(-1.0)  # undoes the camera's mirroring
+        self._bonnet.set_bin("fixed", 10)
+        self._bonnet.set_depth_test(False)
+        self._bonnet.set_two_sided(True)
+        self._weather = lru_cache(maxsize=8)(
+            lambda camera, light: Weather(VIEWS[camera], height, width, light)
+        )
 
     def render(self, view: WorldView, out: np.ndarray, camera: Camera = "hood") -> None:
         """Draw one instant.
@@ -85,16 +93,17 @@ class Renderer:
         light = sky.light_at(view.weather, hour)
         place = self._aim(view, VIEWS[camera])
         self._scene.update(view, light, place, with_ego=camera == "chase")
-        self._show_bonnet(view.ego.style, light, is_shown=camera == "hood")
-        self._lens.set_near_far(0.3, _FAR_IN_FOG_M if light.haze_m < 50.0 else _FAR_M)
+        paint = np.array(meshes.PAINTS[view.ego.style % len(meshes.PAINTS)]) / 255.0
+        self._bonnet.set_color_scale(*(paint * light.tint), 1.0)
+        show(self._bonnet, camera == "hood")
+        self._lens.set_near_far(0.3, _FAR_IN_FOG_M if light.weather == "fog" else _FAR_M)
         buffer.set_clear_color((*self._scene.background(light), 0.0))
         self._engine.render_frame()
         # Panda3D keeps every place that a node ever had until it is told to look which are in use.
         core.TransformState.garbage_collect()
         core.RenderState.garbage_collect()
         raw = np.frombuffer(memoryview(self._picture.get_ram_image()), np.uint8)
-        weather = self._weather(camera, view.weather, hour)
-        weather.finish(raw.reshape(*self.shape, 4), out, view.time_s)
+        self._weather(camera, light).finish(raw.reshape(*self.shape, 4), out, view.time_s)
 
     def close(self) -> None:
         """Release the renderer. May be called twice."""
@@ -121,33 +130,3 @@ class Renderer:
         turn = (math.degrees(ego.heading) - 90.0, math.degrees(seat.pitch), 0.0)
         self._camera.set_pos_hpr_scale((x, y, seat.height_m), turn, (1.0, 1.0, -1.0))
         return x, y
-
-    def _show_bonnet(self, style: int, light: sky.Light, *, is_shown: bool) -> None:
-        paint = style % len(meshes.PAINTS)
-        if paint not in self._bonnets:
-            bonnet = upload(meshes.make_bonnet(meshes.PAINTS[paint]))
-            bonnet.reparent_to(self._camera)
-            bonnet.set_sz(-1.0)  # undoes the camera's mirroring
-            bonnet.set_bin("fixed", 10)
-            bonnet.set_depth_test(False)
-            bonnet.set_two_sided(True)
-            self._bonnets[paint] = bonnet
-        for key, bonnet in self._bonnets.items():
-            if is_shown and key == paint:
-                bonnet.set_color_scale(*light.tint, 1.0)
-                bonnet.show()
-            else:
-                bonnet.hide()
-
-    def _weather(self, camera: str, weather: str, hour: float) -> Weather:
-        key = (camera, weather, hour)
-        if key not in self._weathers:
-            if len(self._weathers) >= 8:
-                self._weathers.pop(next(iter(self._weathers)))
-            self._weathers[key] = Weather(
-                VIEWS[camera],
-                *self.shape,
-                sky.light_at(weather, hour),
-                is_raining=weather == "rain",
-            )
-        return self._weathers[key]

@@ -57,13 +57,15 @@ def upload(mesh: Mesh) -> core.NodePath:
     return core.NodePath(node)
 
 
-def share_left(distance_m: np.ndarray, seen_m: np.ndarray | float, light: Light) -> np.ndarray:
-    """Steps of contrast, 0..12, that the air leaves; ``_HIDDEN`` from ``seen_m`` on."""
-    share = np.round(_SHARES * np.exp(-np.maximum(distance_m, 0.0) / light.haze_m))
-    return np.where(distance_m < seen_m, share, _HIDDEN)
+def share_left(distance_m: np.ndarray, light: Light) -> np.ndarray:
+    """Steps of contrast, whole numbers of 0..12, that the air leaves at ``distance_m``."""
+    if math.isinf(light.haze_m):
+        return np.full(len(distance_m), _SHARES)
+    return np.round(_SHARES * np.exp(-distance_m / light.haze_m))
 
 
-def _show(node: core.NodePath, is_shown: bool) -> None:
+def show(node: core.NodePath, is_shown: bool) -> None:
+    """Draw a node from now on, or do not."""
     if is_shown:
         node.show()
     else:
@@ -90,7 +92,7 @@ class _Upright:
         """Set the colours; ``share`` is the contrast that the air leaves, or ``_HIDDEN``."""
         for node in (self.node, self.glow):
             if node is not None:
-                _show(node, share != _HIDDEN)
+                show(node, share != _HIDDEN)
         if share != _HIDDEN:
             tint = light.tint if self.is_tinted else _PLAIN
             self.node.set_color_scale(*tint, share / _SHARES)
@@ -171,10 +173,10 @@ class Surroundings:
         """Follow the light, and the distances from the camera at ``x``, ``y``."""
         if is_new_light:
             self._ground.set_color_scale(*_ground_tint(light), 1.0)
-            _show(self._glows, light.is_dark)
+            show(self._glows, light.is_dark)
             self._shares[:] = np.nan  # which differs from all
         far = np.hypot(self._x - x, self._y - y) - self._reach_m
-        shares = share_left(far, self._seen_m, light)
+        shares = np.where(far < self._seen_m, share_left(np.maximum(far, 0.0), light), _HIDDEN)
         for index in np.flatnonzero(shares != self._shares).tolist():
             self._uprights[index].dress(float(shares[index]), light)
         self._shares = shares
@@ -187,8 +189,7 @@ def _paint_flat(node: core.NodePath, order: int) -> None:
 
 
 def _ground_tint(light: Light) -> np.ndarray:
-    is_wet = 50.0 < light.haze_m < math.inf
-    return light.tint * (0.78 if is_wet else 1.0)
+    return light.tint * (0.78 if light.weather == "rain" else 1.0)
 
 
 class _Figure:
@@ -222,7 +223,7 @@ class _Figure:
             self._look = look
             self._body.set_color_scale(*light.tint, share / _SHARES)
             for lamp, is_on in zip(self._lamps, (body.is_braking, light.is_dark), strict=False):
-                _show(lamp, is_on)
+                show(lamp, is_on)
                 lamp.set_color_scale(*_PLAIN, math.sqrt(share / _SHARES))
         if self._num_strides:
             stride = self._num_strides
@@ -259,10 +260,10 @@ class _Pool:
     ) -> None:
         """Show those of ``bodies`` that are near enough, and nothing else."""
         used: dict[int, int] = defaultdict(int)
-        far = np.array([math.dist((body.x, body.y), camera) for body in bodies])
-        for body, share in zip(bodies, share_left(far, _SMALL_M, light).tolist(), strict=True):
-            if share == _HIDDEN:
-                continue
+        near = [(body, math.dist((body.x, body.y), camera)) for body in bodies]
+        near = [(body, far) for body, far in near if far < _SMALL_M]
+        shares = share_left(np.array([far for _, far in near]), light)
+        for (body, _), share in zip(near, shares.tolist(), strict=True):
             style = body.style % self._num_styles
             members = self._members[style]
             if used[style] == len(members):

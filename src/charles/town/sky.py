@@ -1,4 +1,4 @@
-"""Light by weather and time of day, and what it colours: the sky and the façades.
+"""Light by weather and time of day, and the sky in it.
 
 Colours here are float64 RGB in 0..255; a tint is a factor per channel in 0..1.
 """
@@ -18,7 +18,6 @@ HOUR_STEP = 0.25
 
 # hour, sky at the top, sky at the horizon, tint of everything, share of lamps lit
 _DAY = (
-    (0.0, (10, 13, 34), (34, 38, 62), (0.25, 0.28, 0.42), 1.0),
     (4.5, (10, 13, 34), (34, 38, 62), (0.25, 0.28, 0.42), 1.0),
     (6.0, (70, 88, 146), (238, 158, 110), (0.62, 0.54, 0.58), 0.6),
     (7.5, (84, 138, 214), (232, 214, 190), (0.92, 0.86, 0.80), 0.0),
@@ -28,7 +27,6 @@ _DAY = (
     (19.0, (52, 60, 122), (242, 124, 72), (0.64, 0.50, 0.48), 0.7),
     (20.5, (16, 20, 48), (74, 62, 86), (0.32, 0.32, 0.44), 1.0),
     (22.0, (10, 13, 34), (34, 38, 62), (0.25, 0.28, 0.42), 1.0),
-    (24.0, (10, 13, 34), (34, 38, 62), (0.25, 0.28, 0.42), 1.0),
 )
 # How grey the sky turns, how bright it stays, how bright all else stays,
 # distance at which a third of the contrast is left (m).
@@ -44,6 +42,8 @@ _WEATHERS = {
 class Light:
     """What weather and time of day mean for the picture."""
 
+    weather: str
+    """``clear``, ``overcast``, ``rain`` or ``fog``."""
     top: np.ndarray
     """Sky overhead, ``[3]``."""
     horizon: np.ndarray
@@ -66,20 +66,17 @@ class Light:
 @lru_cache(maxsize=256)
 def light_at(weather: str, hour: float) -> Light:
     """The light in ``weather`` at ``hour``, a multiple of :data:`HOUR_STEP`."""
-    hours = np.array([row[0] for row in _DAY])
-    columns = (np.array([row[k] for row in _DAY], dtype=np.float64) for k in (1, 2, 3))
-    top, horizon, tint = (
-        np.array([np.interp(hour % 24.0, hours, column[:, c]) for c in range(3)])
-        for column in columns
-    )
-    lamps = float(np.interp(hour % 24.0, hours, [row[4] for row in _DAY]))
+    hours, *columns = np.array([np.hstack(row) for row in _DAY]).T
+    values = np.array([np.interp(hour, hours, column, period=24.0) for column in columns])
+    top, horizon, tint, lamps = values[:3], values[3:6], values[6:9], float(values[9])
     grey, sky_share, tint_share, haze_m = _WEATHERS[weather]
     middle = np.full(3, (0.35 * top + 0.65 * horizon).mean())
-    spread = 0.08 if haze_m < 50.0 else 0.16
+    spread = 0.08 if weather == "fog" else 0.16
     top = sky_share * ((1 - grey) * top + grey * middle * (1.0 - spread))
     horizon = sky_share * ((1 - grey) * horizon + grey * middle)
     tint = tint_share * ((1 - 0.6 * grey) * tint + 0.6 * grey * tint.mean())
     return Light(
+        weather=weather,
         top=top,
         horizon=horizon,
         tint=tint,

@@ -55,10 +55,6 @@ def _bytes(values: np.ndarray) -> np.ndarray:
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 
-def _three(plane: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.repeat(plane[..., None], 3, axis=2))
-
-
 class Weather:
     """Finishes pictures of one camera in one light. Use from one thread.
 
@@ -67,19 +63,15 @@ class Weather:
         height: Picture height in pixels.
         width: Picture width in pixels.
         light: Weather and time of day.
-        is_raining: Draw rain and a wet street.
     """
 
-    def __init__(
-        self, view: View, height: int, width: int, light: Light, *, is_raining: bool
-    ) -> None:
+    def __init__(self, view: View, height: int, width: int, light: Light) -> None:
         ahead, left = ground_rays(view, height, width)
-        self._shape = (height, width)
         self._horizon = int(np.argmax(np.isfinite(ahead[:, 0])))
         self._is_hazy = math.isfinite(light.haze_m)
-        self._is_raining = is_raining
+        self._is_raining = light.weather == "rain"
         self._has_lights = light.is_dark
-        self._plane = np.empty(self._shape, np.uint8)
+        self._plane = np.empty((height, width), np.uint8)
         self._mask, self._spare = (np.empty((height, width, 3), np.uint8) for _ in range(2))
         if self._is_hazy:
             left_over = _bytes(255.0 * np.exp(-(ahead - view.ahead_m) / light.haze_m))
@@ -88,7 +80,7 @@ class Weather:
             self._haze = float(light.horizon.mean())
         if self._has_lights:
             self._first_lit, self._gain = _headlight_gain(ahead, left, light)
-        if is_raining:
+        if self._is_raining:
             self._streaks = _make_streaks(height, width, light)
             self._sheen = _make_sheen(self._horizon, height, width)
 
@@ -112,7 +104,7 @@ class Weather:
             self._fade(out)
         if self._is_raining:
             share = time_s / _RAIN_PERIOD_S
-            height = self._shape[0]
+            height = len(out)
             sheet = self._streaks[int(share) % len(self._streaks)]
             start = height - int(share % 1.0 * height)
             cv2.add(out, sheet[start : start + height], dst=out)
@@ -174,12 +166,12 @@ def _make_streaks(height: int, width: int, light: Light) -> list[np.ndarray]:
             length = int(rng.integers(height // 24, height // 9))
             tip = (x - length // 7, y + length)
             cv2.line(sheet, (x, y), tip, int(rng.integers(bright // 2, bright)), 1)
-        sheets.append(_three(np.concatenate([sheet, sheet])))
+        sheets.append(cv2.cvtColor(np.concatenate([sheet, sheet]), cv2.COLOR_GRAY2RGB))
     return sheets
 
 
 def _make_sheen(horizon: int, height: int, width: int) -> np.ndarray:
     """How much of the mirrored picture the ground shows, uint8 ``[rows, W, 3]``."""
     rows = min(horizon, height - horizon)
-    share = np.linspace(64.0, 0.0, rows)
-    return np.ascontiguousarray(np.broadcast_to(_bytes(share)[:, None, None], (rows, width, 3)))
+    share = np.linspace(64.0, 0.0, rows)[:, None, None]
+    return np.repeat(np.repeat(_bytes(share), width, axis=1), 3, axis=2)
