@@ -54,17 +54,17 @@ def _facade_layers() -> tuple[np.ndarray, np.ndarray]:
     height, width = FLOORS * _TEXELS, BAYS * _TEXELS
     albedo = np.zeros((NUM_FACADES, 2, height, width, 3), np.float32)
     lit = np.zeros_like(albedo)
-    for k, style in enumerate(_STYLES):
-        wall = np.empty((height, width, 3), np.float32)
+    for style, both_walls, glow in zip(_STYLES, albedo, lit, strict=True):
+        wall = both_walls[0]
         wall[:] = style.wall
         wall *= rng.uniform(0.95, 1.05, (height, width, 1))
         wall[::_TEXELS] = style.trim
-        glow = np.zeros_like(wall)
         for floor, bay in itertools.product(range(FLOORS), range(BAYS)):
-            _add_window(wall, glow, style, (floor, bay), rng)
+            at = np.s_[floor * _TEXELS : (floor + 1) * _TEXELS, bay * _TEXELS : (bay + 1) * _TEXELS]
+            _add_window(wall[at], glow[0][at], style, (floor, bay), rng)
         wall[-3:] = style.trim
-        albedo[k] = wall, wall * _SHADED
-        lit[k] = glow
+        both_walls[1] = wall * _SHADED
+        glow[1] = glow[0]
     layers = (layer.reshape(-1, width, 3)[..., ::-1] for layer in (albedo, lit))
     albedo, lit = (np.ascontiguousarray(layer.clip(0, 255).astype(np.uint8)) for layer in layers)
     return albedo, lit
@@ -77,30 +77,28 @@ def _add_window(
     place: tuple[int, int],
     rng: np.random.Generator,
 ) -> None:
+    """Draw the window, shop window or door at a floor and bay into that bay's texels."""
     floor, bay = place
+    is_shop = floor == 0 and style.is_shop
     left, right, bottom, top = style.window
-    if floor == 0 and style.is_shop:
+    if is_shop:
         left, right, bottom, top = 1, 15, 1, 12
     elif floor == 0 and bay % 5 == 2:
         left, right, bottom, top = 5, 11, 0, 12
-    y, x = floor * _TEXELS, bay * _TEXELS
-    wall[y + bottom - (bottom > 0) : y + top + 1, x + left - 1 : x + right + 1] = style.trim
-    pane = (slice(y + bottom, y + top), slice(x + left, x + right))
+    wall[max(bottom - 1, 0) : top + 1, left - 1 : right + 1] = style.trim
+    pane = np.s_[bottom:top, left:right]
     rise = np.linspace(0.75, 1.3, top - bottom)[:, None, None]
     wall[pane] = rise * np.array((64, 82, 104)) * rng.uniform(0.75, 1.15)
-    is_lit = rng.random() < (0.8 if floor == 0 and style.is_shop else 0.38)
+    is_lit = rng.random() < (0.8 if is_shop else 0.38)
     glow[pane] = np.array((255, 206, 120)) * rng.uniform(0.65, 1.0) * is_lit
-    middle = x + (left + right) // 2
-    wall[y + bottom : y + top, middle] = style.trim
-    glow[y + bottom : y + top, middle] = 0.0
+    mullion = np.s_[bottom:top, (left + right) // 2]
+    wall[mullion], glow[mullion] = style.trim, 0.0
 
 
 def facade_atlas(light: Light) -> np.ndarray:
     """All façades in ``light``, uint8 BGRA ``[H, W, 4]``, first row at the bottom."""
     albedo, lit = _facade_layers()
-    by_day = np.empty_like(albedo)
-    for channel, factor in enumerate(light.tint[::-1].tolist()):
-        by_day[..., channel] = cv2.convertScaleAbs(albedo[..., channel], alpha=factor)
+    by_day = cv2.multiply(albedo, np.array([*light.tint[::-1], 0.0]))
     shed = cv2.convertScaleAbs(lit, alpha=min(1.0, 1.3 * light.lamps))
     return cv2.cvtColor(cv2.max(by_day, shed), cv2.COLOR_BGR2BGRA)
 

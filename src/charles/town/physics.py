@@ -75,9 +75,7 @@ def steering_limit(speed_mps: float) -> float:
 
 
 def _step_speed(speed: float, acceleration_braking: float) -> float:
-    if acceleration_braking > 0.0:
-        gain = ACCELERATION_MPS2 * acceleration_braking
-    else:
-        gain = BRAKING_MPS2 * acceleration_braking
+    strength = ACCELERATION_MPS2 if acceleration_braking > 0.0 else BRAKING_MPS2
+    gain = strength * acceleration_braking
     drag = 0.05 + 0.02 * speed + 0.001 * speed * speed if speed > 0.0 else 0.0
     return min(max(speed + (gain - drag) * STEP_S, 0.0), TOP_SPEED_MPS)

@@ -37,10 +37,8 @@ REQUESTABLE = ("throttle", "brake", "steering", "speed", "yawRate", "location", 
 
 def our_weather(name: str) -> str:
     """Our name for one of GTA V's weathers; an unknown one counts as ``clear``."""
-    for ours, theirs in WEATHERS.items():
-        if name.upper() in theirs:
-            return ours
-    return "clear"
+    known = {theirs: ours for ours, names in WEATHERS.items() for theirs in names}
+    return known.get(name.upper(), "clear")
 
 
 def row_bytes(width: int) -> int:

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
@@ -246,13 +247,8 @@ def _make_pedestrian(parent: core.NodePath, style: int) -> _Figure:
 class _Pool:
     """Nodes for bodies, made once per style and used again from instant to instant."""
 
-    def __init__(
-        self,
-        parent: core.NodePath,
-        make: Callable[[core.NodePath, int], _Figure],
-        num_styles: int,
-    ) -> None:
-        self._parent, self._make, self._num_styles = parent, make, num_styles
+    def __init__(self, make: Callable[[int], _Figure], num_styles: int) -> None:
+        self._make, self._num_styles = make, num_styles
         self._members: dict[int, list[_Figure]] = defaultdict(list)
 
     def place(
@@ -267,7 +263,7 @@ class _Pool:
             style = body.style % self._num_styles
             members = self._members[style]
             if used[style] == len(members):
-                members.append(self._make(self._parent, style))
+                members.append(self._make(style))
             figure = members[used[style]]
             figure.node.show()
             figure.pose(body, share, light, time_s)
@@ -296,8 +292,9 @@ class Scene:
             bins.add_bin(_UPRIGHT, core.CullBinManager.BT_front_to_back, 20)
         bodies = self.root.attach_new_node("bodies")
         bodies.set_bin(_UPRIGHT, 0)
-        self._cars = _Pool(bodies, _make_car, meshes.NUM_CAR_STYLES)
-        self._pedestrians = _Pool(bodies, _make_pedestrian, meshes.NUM_PEDESTRIAN_STYLES)
+        self._cars = _Pool(partial(_make_car, bodies), meshes.NUM_CAR_STYLES)
+        make_pedestrian = partial(_make_pedestrian, bodies)
+        self._pedestrians = _Pool(make_pedestrian, meshes.NUM_PEDESTRIAN_STYLES)
         self._ring, self._column = (upload(mesh) for mesh in meshes.make_marker())
         self._ring.reparent_to(self.root)
         _paint_flat(self._ring, len(meshes.LAYERS) + 2)

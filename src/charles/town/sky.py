@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from charles.town.meshes import Mesh
+from charles.town.meshes import Colour, Mesh, circle
 
 HOUR_STEP = 0.25
 """Light changes in steps of this many hours."""
@@ -123,18 +123,14 @@ def _add_shaded(mesh: Mesh, light: Light, corners: Sequence[tuple[float, float]]
     mesh.colours[-len(corners) :] = colours
 
 
-def _rgb(colour: np.ndarray) -> tuple[int, int, int]:
-    red, green, blue = np.clip(np.round(colour), 0, 255).astype(int)
-    return (int(red), int(green), int(blue))
+def _rgb(colour: np.ndarray) -> Colour:
+    red, green, blue = np.clip(np.round(colour), 0, 255).astype(int).tolist()
+    return (red, green, blue)
 
 
 def _on_dome(azimuth: float, elevation: float) -> tuple[float, float, float]:
     reach = 100.0 * math.cos(elevation)
-    return (
-        reach * math.cos(azimuth),
-        reach * math.sin(azimuth),
-        100.0 * math.sin(elevation),
-    )
+    return reach * math.cos(azimuth), reach * math.sin(azimuth), 100.0 * math.sin(elevation)
 
 
 def _add_sun(mesh: Mesh, light: Light, azimuth: float, elevation: float) -> None:
@@ -143,17 +139,14 @@ def _add_sun(mesh: Mesh, light: Light, azimuth: float, elevation: float) -> None
     disc = np.array((226.0, 230.0, 240.0) if is_moon else (255.0, 244.0, 214.0))
     size = 0.035 if is_moon or elevation > 0.35 else 0.07
     halo = _rgb(0.4 * disc + 0.6 * _sky_at(light, elevation))
-
-    def ring(radius: float) -> list[tuple[float, float]]:
-        turns = np.linspace(0.0, 2.0 * math.pi, 17).tolist()
-        wide = radius / math.cos(elevation)
-        return [(azimuth + wide * math.cos(t), elevation + radius * math.sin(t)) for t in turns]
-
-    inner, outer = ring(size), ring(3.5 * size)
+    inner, outer = (
+        [(azimuth + u / math.cos(elevation), elevation + v) for u, v in circle(radius, 16)]
+        for radius in (size, 3.5 * size)
+    )
     for i in range(16):
-        _add_shaded(mesh, light, (inner[i], inner[i + 1], outer[i + 1], outer[i]))
+        _add_shaded(mesh, light, (inner[i - 1], inner[i], outer[i], outer[i - 1]))
         mesh.colours[-4:-2] = [(*halo, 0)] * 2
-    mesh.polygon([_on_dome(*place) for place in inner[:-1]], _rgb(disc), alpha=0)
+    mesh.polygon([_on_dome(*place) for place in inner], _rgb(disc), alpha=0)
 
 
 def _add_skyline(mesh: Mesh, light: Light, seed: int) -> None:
