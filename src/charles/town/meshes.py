@@ -8,9 +8,9 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from charles.town.geometry import arc_length, point_at, resample, unit
 from charles.town.layout import Crosswalk, Junction, Road, TownMap
@@ -162,7 +162,9 @@ class _Street:
         step /= np.hypot(*step.T)[:, None]
         self._left = np.stack([-step[:, 1], step[:, 0]], axis=1)
 
-    def strips(self, start: Any, end: Any, right_m: Any, left_m: Any) -> np.ndarray:
+    def strips(
+        self, start: ArrayLike, end: ArrayLike, right_m: ArrayLike, left_m: ArrayLike
+    ) -> np.ndarray:
         """Pieces between two places along it and two beside it, each ``[N]``: ``[N, 4, 2]``."""
         along = np.stack([start, end, end, start], axis=-1)
         beside = np.stack([right_m, right_m, left_m, left_m], axis=-1)

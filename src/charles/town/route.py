@@ -90,24 +90,19 @@ class LaneGraph:
         self._owner = np.repeat(np.arange(len(self.lanes)), [len(a.x) for a in self.lanes])
         self._first = np.searchsorted(self._owner, np.arange(len(self.lanes)))
 
-    def nearest(
-        self, x: float, y: float, heading: float | None = None, *, is_street: bool = False
-    ) -> tuple[int, float, float]:
+    def nearest(self, x: float, y: float, heading: float | None = None) -> tuple[int, float, float]:
         """Lane nearest to a place: its number, the place along it, the distance to it.
 
         Args:
             x: Metres east.
             y: Metres north.
-            heading: If given, lanes that lead elsewhere count as farther away.
-            is_street: Leave connectors out.
+            heading: Lanes that lead elsewhere count as farther away; ``None`` for streets only.
         """
-        offset = self._points - (x, y)
-        cost = np.hypot(offset[:, 0], offset[:, 1])
-        distance = cost
-        if heading is not None:
-            cost = cost + 6.0 * (1.0 - np.cos(self._headings - heading))
-        if is_street:
-            cost = cost[self._owner < self.num_street_lanes]
+        distance = np.hypot(*(self._points - (x, y)).T)
+        if heading is None:
+            cost = distance[self._owner < self.num_street_lanes]
+        else:
+            cost = distance + 6.0 * (1.0 - np.cos(self._headings - heading))
         best = int(cost.argmin())
         number = int(self._owner[best])
         lane = self.lanes[number]

@@ -231,7 +231,7 @@ class World:
             number = int(rng.integers(self._graph.num_street_lanes))
             along = float(rng.uniform(0.1, 0.6)) * self._graph.lanes[number].length_m
         else:
-            number, along, _ = self._graph.nearest(*place, is_street=True)
+            number, along, _ = self._graph.nearest(*place)
         x, y, heading = self._graph.lanes[number].pose(along)
         x += lateral_m * math.sin(heading)
         y -= lateral_m * math.cos(heading)
