@@ -88,6 +88,11 @@ class Crosswalk:
     """The other kerb, float64 ``[2]``."""
     width_m: float
 
+    @property
+    def middle(self) -> np.ndarray:
+        """Its centre, float64 ``[2]``."""
+        return (self.start + self.end) / 2.0
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TownMap:

@@ -111,6 +111,9 @@ class Mesh:
         self.prism(bottom, top, sides, colour)
 
 
+Layers = dict[str, dict[Cell, Mesh]]
+
+
 def shade(colour: Colour, factor: float) -> Colour:
     """``colour`` made darker or brighter."""
     red, green, blue = (min(255, round(c * factor)) for c in colour)
@@ -120,9 +123,6 @@ def shade(colour: Colour, factor: float) -> Colour:
 def cell_of(point: Point) -> Cell:
     """The cell that a point on the ground lies in."""
     return (int(point[0] // CELL_M), int(point[1] // CELL_M))
-
-
-Layers = dict[str, dict[Cell, Mesh]]
 
 
 def circle(radius: float, num: int, start: float = 0.0) -> list[tuple[float, float]]:
@@ -138,8 +138,9 @@ def make_ground(town: TownMap) -> Layers:
     for junction in town.junctions:
         _add_junction(layers, junction)
     for road in town.roads:
-        _add_road(layers, _Street(road), rng)
-        _add_stop_lines(layers, _Street(road), town)
+        street = _Street(road)
+        _add_road(layers, street, rng)
+        _add_stop_lines(layers, street, town)
     for crosswalk in town.crosswalks:
         _add_zebra(layers, crosswalk)
     return layers
@@ -231,8 +232,7 @@ def _add_stop_lines(layers: Layers, street: _Street, town: TownMap) -> None:
     for end in (0, -1):
         back = 0.4
         for crosswalk in town.crosswalks:
-            middle = (crosswalk.start + crosswalk.end) / 2.0
-            gap = float(np.hypot(*(middle - street.road.centre[end]))) + crosswalk.width_m / 2.0
+            gap = math.dist(crosswalk.middle, street.road.centre[end]) + crosswalk.width_m / 2.0
             back = max(back, gap + 0.7) if gap < 9.0 else back
         # Traffic keeps right: towards the last point the lanes are on the right of the centre.
         place, right, left = (back, 0.0, kerb) if end == 0 else (street.length_m - back, -kerb, 0.0)

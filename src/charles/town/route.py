@@ -177,8 +177,7 @@ class LaneGraph:
 
     def _add_crosswalks(self, town: TownMap) -> None:
         for number, crosswalk in enumerate(town.crosswalks):
-            x, y = middle = (crosswalk.start + crosswalk.end) / 2.0
-            road = nearest_road(town, middle)
+            (x, y), road = crosswalk.middle, nearest_road(town, crosswalk.middle)
             for lane in self.lanes[: self.num_street_lanes]:
                 if lane.road == road:
                     nearest = int(np.hypot(lane.x - x, lane.y - y).argmin())

@@ -23,8 +23,8 @@ _SMALL_M = 75.0
 """Trees, lamps, cars and people farther than this are a few pixels high, and are not drawn."""
 _SHARES = 12
 """Steps of contrast left; a node is touched only when it moves to another step."""
-_HIDDEN = -1
-"""In place of a step of contrast: not drawn."""
+_HIDDEN, _UNKNOWN = -1, -2
+"""In place of a step of contrast: not drawn, and not yet dressed in the present light."""
 _PLAIN = (1.0, 1.0, 1.0)
 _STRIDE_M = 1.3
 _UPRIGHT = "upright"
@@ -62,7 +62,7 @@ def share_left(distance_m: np.ndarray, light: Light) -> np.ndarray:
     """Steps of contrast, whole numbers of 0..12, that the air leaves at ``distance_m``."""
     if math.isinf(light.haze_m):
         return np.full(len(distance_m), _SHARES)
-    return np.round(_SHARES * np.exp(-distance_m / light.haze_m))
+    return np.round(_SHARES * np.exp(-distance_m / light.haze_m)).astype(int)
 
 
 def show(node: core.NodePath, is_shown: bool) -> None:
@@ -89,7 +89,7 @@ class _Upright:
     seen_m: float = _SMALL_M
     """From how far it is drawn."""
 
-    def dress(self, share: float, light: Light) -> None:
+    def dress(self, share: int, light: Light) -> None:
         """Set the colours; ``share`` is the contrast that the air leaves, or ``_HIDDEN``."""
         for node in (self.node, self.glow):
             if node is not None:
@@ -132,7 +132,7 @@ class Surroundings:
         self._x, self._y = np.array([u.place for u in self._uprights]).T
         self._reach_m = np.array([u.reach_m for u in self._uprights])
         self._seen_m = np.array([u.seen_m for u in self._uprights])
-        self._shares = np.full(len(self._uprights), np.nan)
+        self._shares = np.full(len(self._uprights), _UNKNOWN)
 
     def _cell(self, place: meshes.Point) -> core.NodePath:
         cell = meshes.cell_of(place)
@@ -175,11 +175,11 @@ class Surroundings:
         if is_new_light:
             self._ground.set_color_scale(*_ground_tint(light), 1.0)
             show(self._glows, light.is_dark)
-            self._shares[:] = np.nan  # which differs from all
+            self._shares[:] = _UNKNOWN
         far = np.hypot(self._x - x, self._y - y) - self._reach_m
         shares = np.where(far < self._seen_m, share_left(np.maximum(far, 0.0), light), _HIDDEN)
         for index in np.flatnonzero(shares != self._shares).tolist():
-            self._uprights[index].dress(float(shares[index]), light)
+            self._uprights[index].dress(int(shares[index]), light)
         self._shares = shares
 
 
@@ -214,9 +214,9 @@ class _Figure:
             upload(mesh).reparent_to(self._body)
         for lamp in self._lamps:
             lamp.reparent_to(self.node)
-        self._look: tuple[float, bool, Light] | None = None
+        self._look: tuple[int, bool, Light] | None = None
 
-    def pose(self, body: Body, share: float, light: Light, time_s: float) -> None:
+    def pose(self, body: Body, share: int, light: Light, time_s: float) -> None:
         """Show ``body``; ``share`` is the contrast that the air leaves."""
         self.node.set_pos_hpr(body.x, body.y, 0.0, math.degrees(body.heading), 0.0, 0.0)
         look = (share, body.is_braking, light)

@@ -116,7 +116,6 @@ class TownServer:
         self._renderer: Renderer | None = None
         self._starts = 0
         self._ticks = self._stepped_tick = 0
-        self._faults_done: set[str] = set()
         self._handlers = {
             "commands": self._on_commands,
             "config": self._on_config,
@@ -300,10 +299,9 @@ class TownServer:
         if self._outgoing or not is_due:
             return
         faults = self._config.faults
-        if self._is_first("stall", self.pairs + 1 == faults.stall_at):
-            self._busy_until_s = time.monotonic() + faults.stall_s
-            return
         self.pairs += 1
+        if self.pairs == faults.stall_at:
+            time.sleep(faults.stall_s)
         text = json.dumps(self._telemetry(world), separators=(",", ":")).encode()
         is_cut = faults.truncate_every and self.pairs % faults.truncate_every == 0
         if is_cut or faults.controls == "not_finite":
@@ -312,13 +310,6 @@ class TownServer:
         frame = self._frame(world)
         parts = (prefix.pack(len(frame)), frame, prefix.pack(len(text)), text)
         self._outgoing = memoryview(b"".join(parts))
-
-    def _is_first(self, fault: str, is_now: bool) -> bool:
-        """Whether a fault that happens once happens now."""
-        if not is_now or fault in self._faults_done:
-            return False
-        self._faults_done.add(fault)
-        return True
 
     def _frame(self, world: World) -> bytearray:
         """The hood camera's picture as the wire wants it: BGR, rows padded to 4 bytes."""
@@ -355,7 +346,7 @@ class TownServer:
             left_s = give_up_s - time.monotonic()
             if left_s <= 0 or not select.select((), (client,), (), left_s)[1]:
                 return
-            if self._is_first("cut", self.pairs == faults.cut_at):
+            if self.pairs == faults.cut_at:
                 client.send(self._outgoing[: len(self._outgoing) // 2])
                 raise _Gone("cut on purpose")
             size = faults.chunk_bytes or len(self._outgoing)

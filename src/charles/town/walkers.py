@@ -226,9 +226,8 @@ def _make_sides(town: TownMap) -> list[_Side]:
             sides[left[0]].ends[left[1]] = right
             sides[right[0]].ends[right[1]] = left
     for number, crosswalk in enumerate(town.crosswalks):
-        middle = (crosswalk.start + crosswalk.end) / 2.0
-        left = 2 * nearest_road(town, middle)
-        one, other = sides[left].nearest(middle), sides[left + 1].nearest(middle)
+        left = 2 * nearest_road(town, crosswalk.middle)
+        one, other = (side.nearest(crosswalk.middle) for side in sides[left : left + 2])
         sides[left].crossings.append(_Crossing(number, one, left + 1, other))
         sides[left + 1].crossings.append(_Crossing(number, other, left, one))
     return sides
