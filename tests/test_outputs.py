@@ -98,7 +98,18 @@ def test_regression_target_loss_metric_and_decoding_fit_together():
     target = output.target(labels, NAMES)
     assert target.dtype == np.float32
     assert target.tolist() == [0.5, -0.25]
-    prediction = np.array([[0.75], [0.25]], np.float32)
+    prediction = np.array([[0.25], [0.25]], np.float32)
     assert output.loss(prediction, target).tolist() == [0.0625, 0.25]
-    assert output.decode(prediction).tolist() == [0.5, 0.25]
-    assert output.metric(prediction, target).tolist() == [0.0, 0.5]
+    assert output.decode(prediction).tolist() == [0.25, 0.25]
+    assert output.metric(prediction, target).tolist() == [0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("target", "prediction", "loss"),
+    [(0.5, 0.75, 0.0), (-0.5, -2.0, 0.0), (0.5, -0.75, 1.5625), (0.25, 0.75, 0.25)],
+)
+def test_beyond_the_end_of_the_range_only_the_wrong_way_costs(target, prediction, loss):
+    output = make_output(OutputConfig(name="steering", low=-0.5, high=0.5))
+    given = np.array([[prediction]], np.float32), np.array([target], np.float32)
+    assert output.loss(*given).tolist() == [loss]
+    assert output.metric(*given).tolist() == [abs(np.clip(prediction, -0.5, 0.5) - target)]

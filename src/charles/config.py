@@ -212,11 +212,11 @@ class NetworkConfig:
     dense: tuple[int, ...] = (256, 128)
     """Hidden widths after image, speed and purpose are joined."""
     condition: int = 64
-    """Features that speed and purpose are encoded to."""
+    """Features that the purpose, and the speed, are encoded to."""
     is_modulated: bool = True
-    """Let speed and purpose scale and shift the feature maps, not only join them at the end."""
+    """Let the purpose scale and shift the feature maps, not only join them at the end."""
     with_speed: bool = True
-    """Give the network the speed."""
+    """Give the network the speed; it scales and shifts each output."""
     with_purpose: bool = True
     """Give the network direction and distance of the target."""
 

@@ -27,7 +27,7 @@ class OutputConfig:
     name: str
     """A control of the game, or ``acceleration`` or ``braking`` alone."""
     type: OutputType = "regression"
-    """``regression``: one linear unit, squared error."""
+    """``regression``: one linear unit, squared error up to the ends of the range."""
     low: float = -1.0
     """Smallest value."""
     high: float = 1.0
@@ -108,7 +108,16 @@ def control_of(controls: Array, names: Sequence[str], wanted: str) -> Array:
 
 @dataclass(frozen=True)
 class Regression:
-    """One linear unit trained on the squared error; the metric is the absolute error."""
+    """One linear unit trained on the squared error; the metric is the absolute error.
+
+    A label at an end of the range says only that the expert wanted at least that much. A prediction
+    beyond it decodes to the same value and costs nothing, so the unit may stay linear in what it is
+    computed from instead of bending at the ends.
+
+    References:
+        Tobin, "Estimation of relationships for limited dependent variables", 1958,
+        https://doi.org/10.2307/1907382.
+    """
 
     config: OutputConfig
     num_units: int = 1
@@ -120,7 +129,9 @@ class Regression:
 
     def loss(self, prediction: Array, target: Array) -> Array:
         """See :class:`Output`."""
-        return (prediction[..., 0] - target) ** 2
+        value, low, high = prediction[..., 0], self.config.low, self.config.high
+        is_beyond = ((target >= high) & (value > high)) | ((target <= low) & (value < low))
+        return (value - target) ** 2 * ~is_beyond
 
     def metric(self, prediction: Array, target: Array) -> Array:
         """See :class:`Output`."""

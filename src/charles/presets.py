@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from charles.config import (
-    AugmentConfig,
     BalancingConfig,
     CheckpointConfig,
     CollectConfig,
@@ -55,7 +54,6 @@ def town_live() -> TrainConfig:
         outputs=(replace(ACCELERATION_BRAKING, bin_width=0.5), replace(STEERING, bin_width=0.2)),
         collect=CollectConfig(scene_s=120.0, traffic=(1.0, 2.0), perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.5, rate_hz=6.0)),
-        augment=AugmentConfig(hide_speed=0.25),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=2_600),
         checkpoint=CheckpointConfig(every_steps=100),
         batch_size=64,

@@ -17,6 +17,7 @@ from charles.nets.blocks import (
     convolve,
     convolve_by_xla,
     encode_purpose,
+    adapt_to_light,
     encode_speed,
     fold_patches,
 )
@@ -118,6 +119,34 @@ def test_position_in_the_picture_matters():
     apply = jax.jit(lambda batch: network.apply(variables, batch, is_training=False)[0])
     predicted = [apply(inputs | {"pixels": pixels})["steering"] for pixels in (left, right)]
     assert np.abs(predicted[0] - predicted[1]).max() > 1e-3
+
+
+def test_speed_scales_and_shifts_what_the_picture_says():
+    network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
+    variables = trained_alike(network.init(jax.random.key(0)))
+    apply = jax.jit(lambda batch: network.apply(variables, batch, is_training=False)[0])
+    pictures = [make_inputs(seed=seed) for seed in range(3)]
+    at_speed = [
+        [apply(given | {"speed": np.full(2, speed, np.float32)})["steering"] for given in pictures]
+        for speed in (0.0, 9.0)
+    ]
+    slow, fast = (np.concatenate(values)[:, 0].astype(np.float64) for values in at_speed)
+    gain, shift = np.polyfit(slow[::2], fast[::2], 1)
+    np.testing.assert_allclose(fast, gain * slow + shift, atol=1e-4)
+    assert abs(gain - 1) + abs(shift) > 1e-3
+
+
+@pytest.mark.parametrize("light", [0.3, 1.0])
+def test_how_much_light_there_is_makes_no_difference(light):
+    image = jnp.asarray(np.random.default_rng(0).uniform(-0.5, 0.5, (2, 8, 9, 3)), jnp.float32)
+    adapted = adapt_to_light(light * image - 0.2)
+    np.testing.assert_allclose(np.mean(adapted, axis=(1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(np.std(adapted, axis=(1, 2, 3)), 0.5, rtol=0.2)
+    np.testing.assert_allclose(np.corrcoef(np.ravel(adapted), np.ravel(image))[0, 1], 1, atol=0.01)
+
+
+def test_a_black_picture_stays_finite():
+    assert not np.any(adapt_to_light(jnp.full((1, 4, 4, 3), -1.0)))
 
 
 def test_hidden_speed_makes_no_difference():

@@ -211,7 +211,7 @@ class Residual(nnx.Module):
 
 
 class Modulation(nnx.Module):
-    """Scale and shift of feature maps that follow from a condition; starts as the identity.
+    """Scale and shift of features that follow from a condition; starts as the identity.
 
     References:
         Perez, Strub, de Vries, Dumoulin, Courville, "FiLM: visual reasoning with a general
@@ -223,8 +223,10 @@ class Modulation(nnx.Module):
         self.dense = nnx.Linear(condition, 2 * features, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, x: Array, condition: Array) -> Array:
-        """``x [B, H, W, features]`` modulated by ``condition [B, D]``."""
-        scale, shift = jnp.split(self.dense(condition)[:, None, None, :], 2, axis=-1)
+        """``x [B, ..., features]`` modulated by ``condition [B, D]``."""
+        both = self.dense(condition)
+        both = both.reshape(len(both), *[1] * (x.ndim - 2), -1)
+        scale, shift = jnp.split(both, 2, axis=-1)
         return x * (1 + scale.astype(x.dtype)) + shift.astype(x.dtype)
 
 

@@ -2,6 +2,11 @@
 
 Sized so that two CPU cores can collect, train and drive at once. Where something stands in the
 picture decides how to steer, so the last feature maps are flattened, never pooled away.
+
+The speed comes last: it scales and shifts what the picture and the purpose say. An expert drives at
+the right speed nearly always, so a network that may mix speed and picture freely learns "at this
+speed, do nothing" and, at rest, "stay at rest"; here what it learns of a picture at one speed holds
+at all.
 """
 
 import jax
@@ -68,8 +73,7 @@ class Backbone(nnx.Module):
         self.stages = nnx.Dict(stages)
         residuals = [Residual(channels, rngs=rngs) for _ in range(config.residuals)]
         self.residuals = nnx.Dict({f"residual_{i}": each for i, each in enumerate(residuals)})
-        has_condition = config.with_speed or config.with_purpose
-        is_modulated = config.is_modulated and has_condition
+        is_modulated = config.is_modulated and config.with_purpose
         width_of = config.condition
         self.modulation = Modulation(width_of, channels, rngs=rngs) if is_modulated else None
         self.neck = StandardConv(channels, config.neck, 1, rngs=rngs)
@@ -95,10 +99,13 @@ class Driver(nnx.Module):
     ) -> None:
         self.config = config
         self.dtype = dtype
-        given = _SPEED_FEATURES * config.with_speed + _PURPOSE_FEATURES * config.with_purpose
-        self.condition = nnx.Linear(given, config.condition, rngs=rngs) if given else None
+        width = config.condition
+        self.purpose = (
+            nnx.Linear(_PURPOSE_FEATURES, width, rngs=rngs) if config.with_purpose else None
+        )
+        self.speed = nnx.Linear(_SPEED_FEATURES, width, rngs=rngs) if config.with_speed else None
         self.backbone = Backbone(config, rngs=rngs)
-        features = self.backbone.num_features + (config.condition if given else 0)
+        features = self.backbone.num_features + width * config.with_purpose
         dense: dict[str, nnx.Module] = {}
         for index, size in enumerate(config.dense):
             dense[f"dense_{index}"] = nnx.Linear(features, size, kernel_init=_he, rngs=rngs)
@@ -109,30 +116,33 @@ class Driver(nnx.Module):
             for name, units in heads.items()
         }
         self.heads = nnx.Dict(layers)
+        gears = heads if config.with_speed else {}
+        self.gears = nnx.Dict(
+            {name: Modulation(width, units, rngs=rngs) for name, units in gears.items()}
+        )
 
     def __call__(
         self, batch: Batch, *, is_training: bool, key: Array | None = None
     ) -> dict[str, Array]:
         """See :class:`charles.nets.functional.NetworkModule`."""
-        condition = self._condition(batch)
+        purpose = self._encode_purpose(batch)
         image = adapt_to_light(batch["image"]).astype(self.dtype)
-        x = self.backbone(image, condition).astype(jnp.float32)
-        if condition is not None:
-            x = jnp.concatenate([x, condition], axis=-1)
+        x = self.backbone(image, purpose).astype(jnp.float32)
+        if purpose is not None:
+            x = jnp.concatenate([x, purpose], axis=-1)
         for dense in self.dense.values():
             x = jax.nn.relu(dense(x))
-        return {name: head(x) for name, head in self.heads.items()}
+        predictions = {name: head(x) for name, head in self.heads.items()}
+        if self.speed is None:
+            return predictions
+        speed = jax.nn.relu(self.speed(encode_speed(batch["speed"], batch["speed_known"])))
+        return {name: self.gears[name](value, speed) for name, value in predictions.items()}
 
-    def _condition(self, batch: Batch) -> Array | None:
-        """Speed and purpose as features ``[B, config.condition]``; ``None`` without either."""
-        if self.condition is None:
+    def _encode_purpose(self, batch: Batch) -> Array | None:
+        """The purpose as features ``[B, config.condition]``; ``None`` where it is not given."""
+        if self.purpose is None:
             return None
-        parts = []
-        if self.config.with_speed:
-            parts.append(encode_speed(batch["speed"], batch["speed_known"]))
-        if self.config.with_purpose:
-            parts.append(encode_purpose(batch["purpose"]))
-        return jax.nn.relu(self.condition(jnp.concatenate(parts, axis=-1)))
+        return jax.nn.relu(self.purpose(encode_purpose(batch["purpose"])))
 
 
 _he = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
