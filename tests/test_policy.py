@@ -77,7 +77,7 @@ def test_twenty_swaps_change_the_prediction_and_compile_nothing(policy):
     before, seen = policy.num_compilations(), set()
     for seed in range(20):
         variables = changed(
-            policy, lambda leaf, seed=seed: leaf + leaf.dtype.type(1e-3 * (1 + seed))
+            policy, lambda leaf, seed=seed: leaf + leaf.dtype.type(1e-4 * (1 + seed))
         )
         policy.variables = policy.place(variables)
         seen.add(policy.predict(inputs)["steering"])

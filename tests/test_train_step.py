@@ -77,11 +77,12 @@ class Rig:
 
 
 def make_batch(seed: int, size: int = 16) -> dict[str, np.ndarray]:
-    """Steer towards the brighter left half; accelerate by the speed."""
+    """Steer by how much of the picture, from the left, is bright; accelerate by the speed."""
     rng = np.random.default_rng(seed)
     left = rng.uniform(0, 1, size).astype(np.float32)
     pixels = rng.integers(0, 60, (size, *SAMPLE.pixels_shape), np.uint8)
-    pixels[:, :, :16] += (left * 190).astype(np.uint8)[:, None, None, None]
+    is_bright = np.arange(32) < left[:, None] * 32
+    pixels += (is_bright * 150).astype(np.uint8)[:, None, :, None]
     speed = rng.uniform(0, 10, size).astype(np.float32)
     return {
         "pixels": pixels,

@@ -14,10 +14,10 @@ from charles.nets import blocks
 from charles.nets.blocks import (
     RELU_GAIN,
     StandardConv,
+    adapt_to_light,
     convolve,
     convolve_by_xla,
     encode_purpose,
-    adapt_to_light,
     encode_speed,
     fold_patches,
 )
