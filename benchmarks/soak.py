@@ -47,6 +47,8 @@ class Part:
 
     command: list[str]
     log: Path
+    again: list[str] | None = None
+    """How it is started after the first time, if otherwise."""
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
 
@@ -55,6 +57,7 @@ class Part:
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "benchmarks.soak", "--be", *self.command]
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.command = self.again or self.command
         self.started_s = time.monotonic()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -79,17 +82,18 @@ class Findings:
 
 def make_parts(directory: Path, port: int) -> dict[str, Part]:
     """Trainer, collectors and player of one run."""
-    train = ["train", "--preset", "tiny", "--run-dir", str(directory / "run"), "--no-console",
-             "--steps", "1000000000", "--data.replay-ratio", "4", "--resume"]  # fmt: skip
-    commands = {
-        "trainer": train,
-        "collector 1": ["collect", "--no-console"],
-        "collector 2": ["collect", "--no-console"],
-        "player": ["play", "--no-console"],
-    }
-    return {
-        name: Part([*command, "--server.port", str(port)], directory / f"{name}.log")
-        for name, command in commands.items()
+    where = ["--server.port", str(port)]
+    run_dir = ["--run-dir", str(directory / "run")]
+    settings = ["--preset", "tiny", "--steps", "1000000000", "--data.replay-ratio", "4"]
+    peers = {"collector 1": "collect", "collector 2": "collect", "player": "play"}
+    trainer = Part(
+        ["train", *run_dir, *settings, *where],
+        directory / "trainer.log",
+        again=["train", *run_dir, "--resume"],
+    )
+    return {"trainer": trainer} | {
+        name: Part([command, "--no-console", *where], directory / f"{name}.log")
+        for name, command in peers.items()
     }
 
 

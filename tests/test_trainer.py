@@ -16,10 +16,12 @@ import pytest
 from charles import presets
 from charles.checkpoint import Checkpoints
 from charles.config import ServerConfig
+from charles.data.buffers import known_ids
 from charles.data.shm import PREFIX, block_dir
 from charles.data.storage import Storage
 from charles.errors import ConfigError
 from charles.intake import sample_spec
+from charles.learner import Learner
 from charles.trainer import train
 
 
@@ -58,8 +60,6 @@ def put_on_disk(config, count):
 def newest(config):
     """Every array of the newest checkpoint's files, by name, as bytes that compare."""
     checkpoints = Checkpoints(config.run_dir / "checkpoints")
-    from charles.learner import Learner
-
     learner = Learner(config)
     step = checkpoints.latest()
     assert step is not None
@@ -100,6 +100,27 @@ def test_training_4_steps_is_training_2_and_resuming_for_2(tmp_path):
         np.testing.assert_array_equal(leaf, other_leaves[name], err_msg=name)
     for name in ("sizes", "rng", "drawn"):
         np.testing.assert_array_equal(data[name], other_data[name], err_msg=name)
+
+
+def test_a_checkpoint_comes_after_the_files_of_its_samples(tmp_path, monkeypatch):
+    config = make_config(tmp_path / "run", steps=10)
+    write, save, lacking = Storage._write, Learner.save, []
+
+    def write_slowly(storage, work):
+        time.sleep(0.01)
+        write(storage, work)
+
+    def save_and_look(learner, data_state):
+        files = (config.run_dir / "samples").glob("*.sample")
+        on_disk = {int(path.stem, 16) for path in files}
+        lacking.append(len(known_ids(data_state) - on_disk))
+        save(learner, data_state)
+
+    monkeypatch.setattr(Storage, "_write", write_slowly)
+    monkeypatch.setattr(Learner, "save", save_and_look)
+    train(config, collectors=1, console=False, stop=threading.Event())
+    assert len(lacking) >= 2
+    assert not any(lacking)
 
 
 def test_stopping_saves_a_checkpoint(tmp_path):

@@ -32,6 +32,9 @@ DEMAND_S = 2.0
 FULL_SHARE = 0.9
 """Draws, as a share of its capacity, from which on a buffer has enough while another has not."""
 
+FLUSH_S = 5.0
+"""Most time that a checkpoint waits for the disk copy of its samples."""
+
 BATCH_WAIT_S = 0.2
 """How long a round waits for a batch before it looks after everything else."""
 
@@ -262,18 +265,23 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint in the background, and tell the players.
 
-        Files of samples that the checkpoint before no longer needs are deleted only when that
-        checkpoint is safe, so that a resume from any of them finds what its buffers held.
+        Every sample that its buffers hold is on disk before the checkpoint is, and files of samples
+        that it no longer needs are deleted only when it is safe: so a resume from any checkpoint
+        finds what its buffers held.
         """
         learner, storage = self._learner, self._intake.storage
         if learner.step_number in (0, self._last_saved):
             return
         learner.wait_saved()
-        if storage is not None:
+        if storage is None:
+            learner.save(self._loader.state(self._intake.state))
+        else:
+            mark, state = storage.mark(), self._loader.state(self._intake.state)
+            storage.flush(timeout_s=FLUSH_S)
             if self._saved_mark is not None:
                 storage.commit(self._saved_mark)
-            self._saved_mark = storage.mark()
-        learner.save(self._loader.state(self._intake.state))
+            self._saved_mark = mark
+            learner.save(state)
         self._last_saved = learner.step_number
         self._server.broadcast(Checkpoint(step=learner.step_number))
 

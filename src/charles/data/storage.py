@@ -111,6 +111,7 @@ class Storage:
         self._forgotten: deque[int] = deque()
         self._num_committed = 0
         self._work: deque[_Write | list[int]] = deque()
+        self._num_done = 0
         self._is_busy = self._is_closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
@@ -184,13 +185,14 @@ class Storage:
                 yield sample
 
     def flush(self, timeout_s: float = 60.0) -> bool:
-        """Wait until everything that was asked for is done, or the copy has ended.
+        """Wait until everything that was asked for before this call is done.
 
         Returns:
             Whether it was done in time.
         """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._work and not self._is_busy, timeout_s)
+            asked = self._num_done + self._is_busy + len(self._work)
+            return self._changed.wait_for(lambda: self._num_done >= asked, timeout_s)
 
     def close(self) -> None:
         """Write what is queued and stop. Blocks meanwhile. May be called twice."""
@@ -213,6 +215,7 @@ class Storage:
         """The writer's thread: one piece of work after the other, in order."""
         while True:
             with self._changed:
+                self._num_done += self._is_busy
                 self._is_busy = False
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._work or self._is_closing)
