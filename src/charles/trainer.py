@@ -18,7 +18,7 @@ from tensorboardX import SummaryWriter
 from charles.checkpoint import Checkpoints
 from charles.collector import collect
 from charles.config import CollectOptions, PlayOptions, TrainConfig
-from charles.data.loader import Batch, Loader
+from charles.data.loader import Batch, Loader, pending_ids
 from charles.intake import Intake, Refilled
 from charles.learner import Learner, Restored
 from charles.process import Worker, lower_priority, stop_on_signals
@@ -130,7 +130,7 @@ class Trainer:
         self._notes: list[str] = []
         self._pause = ""
         self._last_demand_s = 0.0
-        self._saved_mark: int | None = None
+        self._saved_mark: tuple[int, set[int]] | None = None
         self._stack = ExitStack()
         try:
             self._open(collectors, has_player=has_player, resume=resume)
@@ -279,8 +279,9 @@ class Trainer:
             mark, state = storage.mark(), self._loader.state(self._intake.state)
             storage.flush(timeout_s=FLUSH_S)
             if self._saved_mark is not None:
-                storage.commit(self._saved_mark)
-            self._saved_mark = mark
+                storage.commit(*self._saved_mark)
+            # A batch under way may hold samples that newer ones have replaced since it was drawn.
+            self._saved_mark = (mark, pending_ids(state))
             learner.save(state)
         self._last_saved = learner.step_number
         self._server.broadcast(Checkpoint(step=learner.step_number))

@@ -301,3 +301,16 @@ if __name__ == "__main__":
         fill_the_disk(Path(sys.argv[1]), int(sys.argv[2]))
     else:
         write_without_end(Path(sys.argv[1]))
+
+
+def test_what_a_checkpoint_still_needs_goes_one_commit_later(opened):
+    storage = opened()
+    ids = [storage.add(0, *make_sample(number)) for number in range(3)]
+    storage.forget(ids)
+    mark = storage.mark()
+    storage.commit(mark, spare={ids[1]})
+    assert storage.flush()
+    assert [sample.id for sample in storage.load()] == [ids[1]]
+    storage.commit(storage.mark())
+    assert storage.flush()
+    assert not list(storage.load())

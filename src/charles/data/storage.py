@@ -26,7 +26,7 @@ import struct
 import threading
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,15 +157,16 @@ class Storage:
         with self._changed:
             return self._num_committed + len(self._forgotten)
 
-    def commit(self, mark: int | None = None) -> None:
+    def commit(self, mark: int | None = None, spare: Collection[int] = ()) -> None:
         """Delete files of forgotten samples, in the background. Call it once a checkpoint is safe.
 
         Args:
             mark: From :meth:`mark`, taken with the checkpoint's state; all by default.
+            spare: Ids that the checkpoint still needs; they go at a later commit.
         """
         with self._changed:
             up_to = len(self._forgotten) if mark is None else mark - self._num_committed
-            self._delete_forgotten(up_to)
+            self._delete_forgotten(up_to, spare)
 
     def load(self) -> Iterator[StoredSample]:
         """Read all samples from disk, by rising id; torn files are deleted and counted in ``torn``.
@@ -204,11 +205,12 @@ class Storage:
         self._thread.join()
         os.close(self._lock_file)
 
-    def _delete_forgotten(self, count: int) -> None:
+    def _delete_forgotten(self, count: int, spare: Collection[int] = ()) -> None:
         if count > 0:
             ids = [self._forgotten.popleft() for _ in range(min(count, len(self._forgotten)))]
             self._num_committed += len(ids)
-            self._work.append(ids)
+            self._forgotten.extend(one for one in ids if one in spare)
+            self._work.append([one for one in ids if one not in spare])
             self._changed.notify_all()
 
     def _run(self) -> None:
