@@ -43,9 +43,9 @@ def town_small() -> TrainConfig:
 def town_live() -> TrainConfig:
     """The demonstration of the README: collects, trains and drives within ten minutes on two cores.
 
-    Training starts with half full buffers, so that it starts soon. How many different samples there
-    are matters more than how often one is drawn: a sample is drawn few times, so that the trainer
-    waits for collectors rather than the other way round.
+    Training starts with 15 % of the buffers, so that it starts soon. How many different samples
+    there are matters more than how often one is drawn: there are few draws per sample, so that the
+    trainer waits for collectors rather than the other way round.
     """
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
