@@ -17,8 +17,8 @@ from charles.data.shm import unique_name
 from charles.errors import ConfigError
 from charles.intake import sample_spec
 from charles.io.town import TownGame
+from charles.messages import Demand
 from charles.sample import SampleFlag
-from charles.server import Demand
 
 
 class Watched:

@@ -14,15 +14,29 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from charles import presets, server
+from charles import presets
 from charles.config import ServerConfig
+from charles.connection import Connection
 from charles.data.balancing import make_balancer
 from charles.data.exchange import Exchange
 from charles.data.pool import Lane, PoolSpec
 from charles.errors import SharedMemoryError, WireError
 from charles.io.wire import ClientSocket, ServerSocket
+from charles.messages import (
+    PING_S,
+    SILENT_S,
+    Bye,
+    Checkpoint,
+    Demand,
+    Hello,
+    Ping,
+    Status,
+    ToPeer,
+    ToServer,
+    Welcome,
+)
 from charles.sample import SampleSpec
-from charles.server import Connection, Demand, Hello, Server, Status, ToPeer, ToServer, Welcome
+from charles.server import Server
 
 HOST = "127.0.0.1"
 SPEC = SampleSpec(height=4, width=4, history_length=0)
@@ -30,7 +44,7 @@ SPEC = SampleSpec(height=4, width=4, history_length=0)
 PEER_PROGRAM = """
 import sys, time
 from charles.config import ServerConfig
-from charles.server import Connection
+from charles.connection import Connection
 connection = Connection(ServerConfig(port=int(sys.argv[1])), sys.argv[2])
 while True:
     welcome = connection.wait_welcome()
@@ -152,15 +166,15 @@ def test_news_reach_the_role_they_are_for(host, connect):
     for end in (collector, player):
         end.wait_welcome(5.0)
     host.broadcast(Demand(short={"weather": "rain"}), role="collector")
-    host.broadcast(server.Checkpoint(step=250))
+    host.broadcast(Checkpoint(step=250))
     news = {collector: [], player: []}
     deadline_s = time.monotonic() + 5
-    while server.Checkpoint(step=250) not in news[collector] or not news[player]:
+    while Checkpoint(step=250) not in news[collector] or not news[player]:
         assert time.monotonic() < deadline_s
         for end, heard in news.items():
             heard.extend(end.poll())
-    assert news[collector] == [Demand(short={"weather": "rain"}), server.Checkpoint(step=250)]
-    assert news[player] == [server.Checkpoint(step=250)]
+    assert news[collector] == [Demand(short={"weather": "rain"}), Checkpoint(step=250)]
+    assert news[player] == [Checkpoint(step=250)]
 
 
 def test_goodbye_closes_the_lane_and_leaves_others_alone(host, connect, exchange):
@@ -180,18 +194,18 @@ def test_a_killed_collector_is_noticed_and_its_slots_come_back(host, spawn, conn
     killed = spawn("collector")
     wait_until(lambda: "busy" in states(host).values())
     killed.send_signal(signal.SIGKILL)  # not waited for: it is a zombie from here on
-    wait_until(lambda: list(states(host)) == [kept], within_s=4 * server.PING_S)
+    wait_until(lambda: list(states(host)) == [kept], within_s=4 * PING_S)
     assert exchange.counts()["lanes"] == {kept: 4}
     exchange.check()
 
 
 def test_a_stopped_collector_is_silent_and_keeps_its_lane(host, spawn, exchange, monkeypatch):
-    monkeypatch.setattr(server, "SILENT_S", 0.8)
+    monkeypatch.setattr("charles.server.SILENT_S", 0.8)
     process = spawn("collector")
     wait_until(lambda: "busy" in states(host).values())
     process.send_signal(signal.SIGSTOP)
     wait_until(lambda: "silent" in states(host).values())
-    time.sleep(1.5 * server.PING_S)
+    time.sleep(1.5 * PING_S)
     assert len(exchange.counts()["lanes"]) == 1
     process.send_signal(signal.SIGCONT)
     wait_until(lambda: "busy" in states(host).values())
@@ -253,11 +267,11 @@ def test_a_server_that_was_killed_is_noticed_at_once(spawn, connect):
     assert connection.wait_welcome(10.0) is not None
     assert not is_lost(connection)
     killed.kill()
-    wait_until(lambda: is_lost(connection), within_s=0.5 * server.SILENT_S)
+    wait_until(lambda: is_lost(connection), within_s=0.5 * SILENT_S)
 
 
 def test_a_server_that_hangs_is_lost_by_its_silence(spawn, connect, monkeypatch):
-    monkeypatch.setattr(server, "SILENT_S", 1.5)
+    monkeypatch.setattr("charles.connection.SILENT_S", 1.5)
     hanging = spawn("", SERVER_PROGRAM)
     connection = connect("player")
     assert connection.wait_welcome(10.0) is not None
@@ -339,7 +353,7 @@ def ask(stranger, message):
     wait_until(lambda: stranger.send(message))
     answers = []
     while not answers:
-        answers = [each for each in _first(stranger) if not isinstance(each, server.Ping)]
+        answers = [each for each in _first(stranger) if not isinstance(each, Ping)]
     return answers[0]
 
 
@@ -367,7 +381,7 @@ def test_a_new_hello_of_the_same_peer_ends_its_old_membership(host, stranger, ex
 
 
 def test_a_peer_that_the_server_does_not_know_is_told_so(host, stranger):
-    assert ask(stranger, Status(state="driving")) == server.Bye()
+    assert ask(stranger, Status(state="driving")) == Bye()
 
 
 @pytest.mark.parametrize(
@@ -388,7 +402,7 @@ def test_garbage_is_counted_and_disturbs_nobody(host, connect, config):
     connection = connect("player")
     connection.wait_welcome(5.0)
     with closing(ClientSocket(HOST, config.server.port, ToServer)) as stranger:
-        wait_until(lambda: stranger.send(server.Ping()))  # not for a server
+        wait_until(lambda: stranger.send(Ping()))  # not for a server
         wait_until(lambda: host.malformed == 1)
     connection.status(state="driving")
     wait_until(lambda: "driving" in states(host).values())

@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from charles.config import ServerConfig, TrainConfig
+from charles.connection import Connection
 from charles.data.balancing import make_balancer
 from charles.data.pixels import to_pixels
 from charles.data.pool import Lane
 from charles.errors import ConfigError, WireError
 from charles.io.game import WEATHERS, Game, Scene, Telemetry
 from charles.io.games import make_game as make_known_game
+from charles.messages import Checkpoint, Demand, Welcome
 from charles.observer import Observer
 from charles.perturb import Perturber
 from charles.process import stop_on_signals
 from charles.sample import SampleFlag
-from charles.server import Checkpoint, Connection, Demand, Welcome
 from charles.timing import Cadence
 from charles.ui.console import CollectConsole, CollectView
 from charles.unstuck import Unstuck

@@ -10,8 +10,9 @@ from contextlib import closing
 from types import TracebackType
 
 from charles.config import ServerConfig
+from charles.connection import Connection
 from charles.errors import CharlesError
-from charles.server import Connection, Welcome
+from charles.messages import Welcome
 
 BEAT_S = 0.1
 """Between two looks at the connection."""

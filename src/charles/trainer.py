@@ -21,9 +21,10 @@ from charles.config import CollectOptions, PlayOptions, TrainConfig
 from charles.data.loader import Batch, Loader, pending_ids
 from charles.intake import Intake, Refilled
 from charles.learner import Learner, Restored
+from charles.messages import Checkpoint, Demand
 from charles.process import Worker, lower_priority, stop_on_signals
 from charles.run import write_run
-from charles.server import Checkpoint, Demand, Server
+from charles.server import Server
 from charles.ui.console import TrainConsole, TrainView
 
 DEMAND_S = 2.0

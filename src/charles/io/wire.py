@@ -1,6 +1,6 @@
 """The wire: typed messages between a server and its peers, over TCP. Transport only.
 
-What the messages mean is :mod:`charles.server`'s business. A message is a msgspec ``Struct`` of a
+What the messages mean is :mod:`charles.messages`' business. A message is a msgspec ``Struct`` of a
 tagged union, packed with MessagePack; nothing is ever unpickled. No call blocks longer than the
 timeout it is given. What cannot be decoded is counted and dropped, because anybody can connect.
 
