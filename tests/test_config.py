@@ -72,6 +72,7 @@ IMPOSSIBLE = [
     (CheckpointConfig, "checkpoint.every_steps", {"every_steps": 0}),
     (CheckpointConfig, "checkpoint.keep", {"keep": 0}),
     (PlayConfig, "play.rate_hz", {"rate_hz": 0.0}),
+    (PlayConfig, "play.longest_hold", {"longest_hold": 1.0}),
     (ServerConfig, "server.port", {"port": 65_536}),
     (TrainConfig, "steps", {"steps": 0}),
     (TrainConfig, "minutes", {"minutes": -1.0}),

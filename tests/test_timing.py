@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charles.errors import ConfigError
-from charles.timing import NS_PER_S, Cadence, Quantiles, RateKeeper
+from charles.timing import NS_PER_S, Cadence, JitterBuffer, Quantiles, RateKeeper
 
 PERIOD_NS = NS_PER_S // 30
 
@@ -50,6 +50,40 @@ def test_a_wanted_pause_is_not_counted_as_missed():
     keeper.restart()
     keeper.wait()
     assert keeper.missed <= 2
+
+
+def deliveries(jitter, took_ms):
+    """When results that took ``took_ms`` are delivered, in milliseconds after their deadlines."""
+    after_ms = []
+    for ms in took_ms:
+        deadline_ns = time.monotonic_ns() - round(ms * 1e6)
+        jitter.wait(deadline_ns)
+        after_ms.append((time.monotonic_ns() - deadline_ns) / 1e6)
+    return after_ms
+
+
+def test_results_that_take_now_longer_now_shorter_are_delivered_evenly():
+    jitter = JitterBuffer(most_ns=30_000_000)
+    after_ms = deliveries(jitter, [29.0, 2.0, 15.0, 1.0, 28.0, 5.0, 2.0])
+    assert min(after_ms) > 28.0
+    assert np.median(after_ms) < 31.0  # the machine may oversleep now and then
+
+
+def test_the_hold_shortens_again_after_a_slow_result():
+    jitter = JitterBuffer(most_ns=30_000_000)
+    jitter.wait(time.monotonic_ns() - 20_000_000)
+    first_ns = jitter.hold_ns
+    for _ in range(140):
+        jitter.wait(time.monotonic_ns() - 19_900_000 + first_ns - jitter.hold_ns)
+    assert jitter.hold_ns < 0.55 * first_ns
+
+
+def test_a_result_that_takes_too_long_is_delivered_when_it_is_ready():
+    jitter = JitterBuffer(most_ns=2_000_000)
+    assert jitter.wait(time.monotonic_ns() - 25_000_000) < 1_000_000
+    assert jitter.hold_ns == 2_000_000
+    assert min(deliveries(jitter, [1.0] * 5)) >= 2.0
+    assert JitterBuffer(0).wait(time.monotonic_ns()) < 1_000_000
 
 
 @pytest.mark.parametrize("rate_hz", [0.0, -30.0, float("nan")])

@@ -305,12 +305,14 @@ def _collect_session(
     if welcome.lane is None:
         raise WireError("The server sent a collector no lane into the frame pool. Restart it.")
     config = welcome.config
+    seeds = np.random.SeedSequence(welcome.seed).generate_state(3)
+    game_seed, collector_seed, pupil_seed = (int(seed) for seed in seeds)
     with ExitStack() as stack:
         console = stack.enter_context(closing(CollectConsole(is_enabled=has_console)))
         lane = stack.enter_context(closing(Lane(welcome.lane)))
-        game = stack.enter_context(closing(make_game(config, welcome.seed)))
+        game = stack.enter_context(closing(make_game(config, game_seed)))
         collector = Collector(
-            game, config, lane, collector_id=welcome.peer_id, seed=welcome.seed, stop=stop
+            game, config, lane, collector_id=welcome.peer_id, seed=collector_seed, stop=stop
         )
         started_s = reported_s = time.monotonic()
         while not stop.is_set() and not connection.is_lost:
@@ -319,10 +321,10 @@ def _collect_session(
                 reported_s = time.monotonic()
                 _report(connection, collector, console, started_s)
                 if _hear(connection, collector):
-                    collector.pupil = _make_pupil(welcome, stack)
+                    collector.pupil = _make_pupil(welcome, pupil_seed, stack)
 
 
-def _make_pupil(welcome: Welcome, stack: ExitStack) -> "Pupil":
+def _make_pupil(welcome: Welcome, seed: int, stack: ExitStack) -> "Pupil":
     """The network of the run that is being trained, until ``stack`` ends. Compiles for seconds."""
     from charles.dagger import Pupil
     from charles.policy import Policy
@@ -331,8 +333,7 @@ def _make_pupil(welcome: Welcome, stack: ExitStack) -> "Pupil":
     policy = Policy(welcome.config)
     policy.warm_up()
     stager = stack.enter_context(Stager(policy, welcome.run_dir / "checkpoints"))
-    rng = np.random.default_rng((welcome.seed, 1))
-    return Pupil(policy, stager, rng=rng)
+    return Pupil(policy, stager, rng=np.random.default_rng(seed))
 
 
 def _hear(connection: Connection, collector: Collector) -> bool:

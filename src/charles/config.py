@@ -297,10 +297,16 @@ class PlayConfig:
     """Predictions per second."""
     swap_at: Literal["tick", "unstuck"] = "tick"
     """When new parameters take over: between two ticks, or only when the car is put elsewhere."""
+    longest_hold: float = 0.5
+    """Share of a period after whose end the pad is updated as soon as a prediction is ready; before
+    it, the pad waits for the time that predictions lately took, so that its updates come evenly. 0
+    never waits: less delay, more jitter."""
     unstuck: UnstuckConfig = field(default_factory=UnstuckConfig)
 
     def __post_init__(self) -> None:
         require(self.rate_hz > 0, "play.rate_hz", "be positive", self.rate_hz)
+        require(0 <= self.longest_hold < 1, "play.longest_hold", "lie in [0, 1)",
+                self.longest_hold)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,12 +29,13 @@ from charles.policy import Policy, to_controls
 from charles.process import stop_on_signals
 from charles.run import read_run
 from charles.staging import Refusal, Staged, Stager
-from charles.timing import NS_PER_S, Cadence, CadenceReport, Quantiles, RateKeeper
+from charles.timing import NS_PER_S, Cadence, CadenceReport, JitterBuffer, Quantiles, RateKeeper
 from charles.ui.console import PlayConsole, PlayView
 from charles.unstuck import Unstuck
 
-STAGES = ("tick", "grab", "preprocess", "predict", "translate", "act")
-"""Parts of one tick: the game's next instant, its pixels, the network's inputs, and so on."""
+STAGES = ("tick", "grab", "preprocess", "predict", "translate", "hold", "act")
+"""Parts of one tick: the game's next instant, its pixels, the network's inputs, and so on; ``hold``
+is time that is waited so that the pad is updated evenly."""
 
 LOST_S = 0.5
 """Age of an instant from which on its pixels count as lost: a car at 15 m/s is 7 m further."""
@@ -153,6 +154,7 @@ class Player:
         self.tally = Tally()
         self.log = StageLog()
         self.keeper = RateKeeper(play.rate_hz)
+        self._jitter = JitterBuffer(round(play.longest_hold * self.keeper.period_ns))
         self.cadence = Cadence(play.rate_hz)
         """Of the pad's updates."""
         self.frames = Cadence(play.rate_hz)
@@ -177,9 +179,11 @@ class Player:
         self._restart()
 
     def tick(self) -> None:
-        """Wait for the deadline, then see, predict and act once."""
+        """Wait for the deadline, then see, predict and act once, at an even time."""
         self.keeper.wait()
         telemetry, captured_ns = self._see_and_predict()
+        self._jitter.wait(self.keeper.deadline_ns)
+        self.log.mark()
         self._act(captured_ns)
         self.log.mark()
         self.log.end(captured_ns)

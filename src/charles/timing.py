@@ -11,6 +11,15 @@ from charles.errors import require
 NS_PER_S = 1_000_000_000
 
 
+def sleep_until(time_ns: int) -> int:
+    """Sleep until a time of the monotonic clock, if it is yet to come; returns the time then."""
+    now_ns = time.monotonic_ns()
+    while now_ns < time_ns:
+        time.sleep((time_ns - now_ns) / NS_PER_S)
+        now_ns = time.monotonic_ns()
+    return now_ns
+
+
 class RateKeeper:
     """Holds a loop to a rate by absolute deadlines, so that errors never add up.
 
@@ -25,7 +34,8 @@ class RateKeeper:
         require(rate_hz > 0, "rate_hz", "be positive", rate_hz)
         self.period_ns = round(NS_PER_S / rate_hz)
         self.missed = 0
-        self._deadline_ns = time.monotonic_ns()
+        self.deadline_ns = time.monotonic_ns()
+        """The newest deadline, by the monotonic clock."""
 
     def wait(self) -> int:
         """Sleep until the next deadline.
@@ -33,20 +43,46 @@ class RateKeeper:
         Returns:
             How late the loop woke, in nanoseconds after the deadline it was meant to make.
         """
-        self._deadline_ns += self.period_ns
+        self.deadline_ns += self.period_ns
         now_ns = time.monotonic_ns()
-        behind = (now_ns - self._deadline_ns) // self.period_ns
+        behind = (now_ns - self.deadline_ns) // self.period_ns
         if behind > 0:
             self.missed += behind
-            self._deadline_ns += behind * self.period_ns
-        while now_ns < self._deadline_ns:
-            time.sleep((self._deadline_ns - now_ns) / NS_PER_S)
-            now_ns = time.monotonic_ns()
-        return now_ns - self._deadline_ns
+            self.deadline_ns += behind * self.period_ns
+        return sleep_until(self.deadline_ns) - self.deadline_ns
 
     def restart(self) -> None:
         """Start a new series of deadlines now, as after a pause; nothing is counted as missed."""
-        self._deadline_ns = time.monotonic_ns()
+        self.deadline_ns = time.monotonic_ns()
+
+
+class JitterBuffer:
+    """Holds each tick's result until the same time after its deadline, so that results come evenly.
+
+    What a tick takes varies. The hold is as long as ticks lately took: a slower one lengthens it at
+    once, and it shortens slowly again. Use from one thread.
+
+    Args:
+        most_ns: Longest hold; a tick that takes longer delivers when it is ready.
+    """
+
+    _FORGET = 0.005
+    """Share of the hold that is given up at every tick: half in five seconds at 30 a second."""
+
+    def __init__(self, most_ns: int) -> None:
+        self.most_ns = most_ns
+        self.hold_ns = 0
+
+    def wait(self, deadline_ns: int) -> int:
+        """Call when the result is ready: sleep until it is due.
+
+        Returns:
+            How long the result was held, in nanoseconds.
+        """
+        ready_ns = time.monotonic_ns()
+        faded_ns = round(self.hold_ns * (1 - self._FORGET))
+        self.hold_ns = min(max(ready_ns - deadline_ns, faded_ns), self.most_ns)
+        return sleep_until(deadline_ns + self.hold_ns) - ready_ns
 
 
 @dataclass(frozen=True, kw_only=True)
