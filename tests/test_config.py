@@ -7,6 +7,7 @@ import pytest
 
 from charles import config as configs
 from charles.config import (
+    AugmentConfig,
     BalancingConfig,
     CheckpointConfig,
     CollectConfig,
@@ -73,6 +74,9 @@ IMPOSSIBLE = [
     (CheckpointConfig, "checkpoint.keep", {"keep": 0}),
     (PlayConfig, "play.rate_hz", {"rate_hz": 0.0}),
     (PlayConfig, "play.longest_hold", {"longest_hold": 1.0}),
+    (PlayConfig, "play.smoothing", {"smoothing": 1.0}),
+    (AugmentConfig, "augment.shift", {"shift": -1}),
+    (AugmentConfig, "augment.flip", {"flip": NAN}),
     (ServerConfig, "server.port", {"port": 65_536}),
     (TrainConfig, "steps", {"steps": 0}),
     (TrainConfig, "minutes", {"minutes": -1.0}),

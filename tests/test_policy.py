@@ -11,6 +11,7 @@ from charles.errors import CheckpointError, ConfigError
 from charles.io.game import Telemetry
 from charles.observer import Observer, blank_inputs
 from charles.policy import (
+    ControlFilter,
     Policy,
     check_controls,
     load_variables,
@@ -138,6 +139,20 @@ def test_predictions_become_the_games_controls():
     assert np.isnan(
         to_controls({"steering": float("nan"), "acceleration_braking": 0.0}, controls)[1]
     )
+
+
+def test_filtered_controls_are_a_running_mean_that_forgets_and_lets_bad_numbers_through():
+    filtered = ControlFilter(("acceleration_braking", "steering"), 0.75)
+    nan, up = float("nan"), {"acceleration_braking": 1.0, "steering": -1.0}
+    first = filtered.apply({"acceleration_braking": 0.0, "steering": 0.0})
+    kept = first.copy()
+    np.testing.assert_allclose(filtered.apply(up), [0.25, -0.25])
+    np.testing.assert_allclose(filtered.apply(up), [0.4375, -0.4375])
+    np.testing.assert_array_equal(first, kept)  # what was handed out is never changed
+    assert np.isnan(filtered.apply(up | {"steering": nan})[1])
+    np.testing.assert_allclose(filtered.apply(up), [1.0, -1.0])
+    filtered.restart()
+    np.testing.assert_allclose(filtered.apply({"acceleration_braking": 0.5, "steering": 0.5}), 0.5)
 
 
 def test_outputs_that_leave_a_control_undriven_are_refused():

@@ -27,7 +27,7 @@ NETWORK = NetworkConfig(
 )  # fmt: skip
 OUTPUTS = (make_output(ACCELERATION_BRAKING), make_output(STEERING))
 # Random at every step, yet gentle enough for the task below to be learned.
-AUGMENT = AugmentConfig(brightness=0.02, contrast=0.02, flip=0)
+AUGMENT = AugmentConfig(shift=0, brightness=0.02, contrast=0.02)
 
 
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=3e-3, warmup_steps=10))

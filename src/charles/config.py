@@ -238,9 +238,12 @@ class NetworkConfig:
 class AugmentConfig:
     """Augmentation inside the training step."""
 
-    brightness: float = 0.2
-    """Largest change of brightness, as a share of the range."""
-    contrast: float = 0.2
+    shift: int = 3
+    """Most pixels of the network's image that it is moved by, along both axes."""
+    brightness: float = 0.0
+    """Largest change of brightness, as a share of the range. The compact driver adapts to light by
+    itself, so that this and ``contrast`` are for other networks."""
+    contrast: float = 0.0
     """Largest relative change of contrast."""
     flip: float = 0.0
     """Probability of mirroring the frame, with steering and purpose mirrored too.
@@ -248,8 +251,12 @@ class AugmentConfig:
     Only for games without a side to drive on: where traffic keeps to one, mirrored samples call
     the oncoming lane the right one.
     """
-    hide_speed: float = 0.0
-    """Probability of hiding the speed, so that standing still is no reason to stand still."""
+
+    def __post_init__(self) -> None:
+        require(self.shift >= 0, "augment.shift", "be 0 or more", self.shift)
+        for name in ("brightness", "contrast", "flip"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"augment.{name}", "lie in [0, 1]", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +304,9 @@ class PlayConfig:
     """Predictions per second."""
     swap_at: Literal["tick", "unstuck"] = "tick"
     """When new parameters take over: between two ticks, or only when the car is put elsewhere."""
+    smoothing: float = 0.6
+    """Share that the controls before have in the next: the network errs a little differently on
+    every picture, the mean of a few errs less. 0 takes every prediction as it is."""
     longest_hold: float = 0.5
     """Share of a period after whose end the pad is updated as soon as a prediction is ready; before
     it, the pad waits for the time that predictions lately took, so that its updates come evenly. 0
@@ -305,6 +315,7 @@ class PlayConfig:
 
     def __post_init__(self) -> None:
         require(self.rate_hz > 0, "play.rate_hz", "be positive", self.rate_hz)
+        require(0 <= self.smoothing < 1, "play.smoothing", "lie in [0, 1)", self.smoothing)
         require(0 <= self.longest_hold < 1, "play.longest_hold", "lie in [0, 1)",
                 self.longest_hold)  # fmt: skip
 

@@ -75,10 +75,13 @@ class PolicyDriver:
     """
 
     def __init__(self, policy: "Policy", variables: Any, renderer: "Renderer") -> None:
+        from charles.policy import ControlFilter
+
         self._policy = policy
         self._variables = variables
         self._renderer = renderer
         self._observer = Observer(policy.spec)
+        self._filter = ControlFilter(policy.spec.controls, policy.config.play.smoothing)
 
     @property
     def frame(self) -> np.ndarray:
@@ -88,17 +91,16 @@ class PolicyDriver:
     def start(self) -> None:
         """See :class:`charles.routes.Driver`."""
         self._observer.restart()
+        self._filter.restart()
 
     def drive(self, world: World) -> np.ndarray:
         """See :class:`charles.routes.Driver`."""
-        from charles.policy import to_controls
-
         self._renderer.render(world.view(), self._observer.frame)
         telemetry = telemetry_of(world)
         inputs = self._observer.observe(telemetry)
         predictions = self._policy.predict(inputs, self._variables)
         self._observer.remember(telemetry)
-        return to_controls(predictions, self._policy.spec.controls)
+        return self._filter.apply(predictions)
 
 
 def make_driver(spec: DriverSpec, config: TrainConfig) -> Driver:

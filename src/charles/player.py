@@ -25,7 +25,7 @@ from charles.io.gamepad import CommandPad, Pad
 from charles.io.games import make_game as make_known_game
 from charles.link import Link
 from charles.observer import Observer
-from charles.policy import Policy, to_controls
+from charles.policy import ControlFilter, Policy
 from charles.process import stop_on_signals
 from charles.run import read_run
 from charles.staging import Refusal, Staged, Stager
@@ -165,6 +165,7 @@ class Player:
         self.policy = policy
         self._game, self._pad, self._stager = game, pad, stager
         self._observer = Observer(policy.spec)
+        self._filter = ControlFilter(policy.spec.controls, play.smoothing)
         self._unstuck = Unstuck(play.unstuck, play.rate_hz)
         self._swap_at_unstuck = play.swap_at == "unstuck"
         self._see_every = max(1, round(play.rate_hz))
@@ -204,7 +205,7 @@ class Player:
         log.mark()
         self.predictions = self.policy.predict(inputs)
         log.mark()
-        self.controls = to_controls(self.predictions, self.policy.spec.controls)
+        self.controls = self._filter.apply(self.predictions)
         log.mark()
         return telemetry, captured_ns
 
@@ -248,6 +249,7 @@ class Player:
     def _restart(self) -> None:
         """A wanted pause is over: forget what was before it."""
         self._observer.restart()
+        self._filter.restart()
         self._unstuck.reset()
         self.cadence.pause()
         self.frames.pause()

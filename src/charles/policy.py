@@ -149,6 +149,37 @@ def to_controls(predictions: Mapping[str, float], controls: tuple[str, ...]) -> 
     return np.clip(np.asarray(values, np.float32), -1.0, 1.0)
 
 
+class ControlFilter:
+    """From predictions to controls that do not tremble: a running mean of what was predicted.
+
+    A network errs a little differently on every picture, and a car follows all of it; the mean
+    over a few pictures errs less.
+
+    Args:
+        controls: Names of the game's ``A`` controls.
+        smoothing: Share that the controls before have in the next, in [0, 1).
+    """
+
+    def __init__(self, controls: tuple[str, ...], smoothing: float) -> None:
+        self._controls, self._smoothing = controls, smoothing
+        self._last: np.ndarray | None = None
+
+    def restart(self) -> None:
+        """Forget what was predicted before, as after a teleport."""
+        self._last = None
+
+    def apply(self, predictions: Mapping[str, float]) -> np.ndarray:
+        """The next controls, as :func:`to_controls` returns them; what is not finite stays so."""
+        controls = to_controls(predictions, self._controls)
+        if not np.isfinite(controls).all():
+            self._last = None
+            return controls
+        if self._last is not None:
+            controls += np.float32(self._smoothing) * (self._last - controls)
+        self._last = controls
+        return controls
+
+
 def load_variables(policy: Policy, checkpoint_dir: Path, step: int | None = None) -> Variables:
     """Parameters of a checkpoint, the newest by default, placed for ``policy``.
 

@@ -16,8 +16,8 @@ import optax
 from jax.sharding import Mesh
 
 from charles.config import AugmentConfig
+from charles.nets.augment import augment as augment_batch
 from charles.nets.functional import Batch, Network, Variables
-from charles.nets.preprocess import augment as augment_batch
 from charles.optim import last_learning_rate
 from charles.outputs import Output
 from charles.state import TrainState, batch_sharding, make_mesh, state_sharding

@@ -149,19 +149,6 @@ def test_a_black_picture_stays_finite():
     assert not np.any(adapt_to_light(jnp.full((1, 4, 4, 3), -1.0)))
 
 
-def test_hidden_speed_makes_no_difference():
-    network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
-    variables = trained_alike(network.init(jax.random.key(0)))
-    batch = jax.jit(network.prepare)(make_inputs())
-    forward = jax.jit(lambda batch: network.forward(variables, batch, is_training=True)[0])
-    for known, is_same in ((0.0, True), (1.0, False)):
-        one, other = (
-            forward(batch | {"speed": jnp.full(2, speed), "speed_known": jnp.full(2, known)})
-            for speed in (0.0, 9.0)
-        )
-        assert np.allclose(one["steering"], other["steering"]) == is_same
-
-
 @pytest.mark.parametrize(("stride", "size"), [(1, 1), (1, 3), (2, 3), (2, 5)])
 def test_convolution_matches_a_loop(stride, size):
     rng = np.random.default_rng(0)
@@ -231,7 +218,7 @@ def test_encodings_are_bounded_smooth_and_odd_in_direction():
     assert np.abs(encoded).max() <= 1
     np.testing.assert_allclose(encoded[0] * [-1, 1, 1, -1, 1], encoded[1], atol=1e-6)
     np.testing.assert_allclose(encoded[2], encoded[3], atol=1e-5)  # straight behind is one place
-    speed = np.asarray(encode_speed(jnp.array([0.0, 10.0]), jnp.array([1.0, 1.0])))
+    speed = np.asarray(encode_speed(jnp.array([0.0, 10.0])))
     np.testing.assert_allclose(speed, [[0, 0, 1], [1, 1, 1]], atol=1e-6)
 
 

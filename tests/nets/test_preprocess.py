@@ -1,4 +1,4 @@
-"""Pixels to image, and augmentation."""
+"""Pixels to image."""
 
 import cv2
 import jax
@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charles.config import AugmentConfig, NetworkConfig
+from charles.config import NetworkConfig
 from charles.errors import ConfigError
-from charles.nets.preprocess import area_weights, augment, check_size, image_shape, make_image
-from charles.sample import DRIVING_CONTROLS, SampleSpec
+from charles.nets.preprocess import area_weights, check_size, image_shape, make_image
+from charles.sample import SampleSpec
 
 HEIGHT, WIDTH = 54, 96
 
@@ -78,49 +78,3 @@ def test_area_weights_cover_every_source_pixel_alike():
 def test_input_larger_than_the_frame_is_refused():
     with pytest.raises(ConfigError, match=r"network.input_width must lie in 1..96"):
         check_size(NetworkConfig(input_width=97, input_height=10), SampleSpec(height=54, width=96))
-
-
-def make_batch(size: int = 64) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    return {
-        "image": rng.uniform(-0.5, 0.5, (size, 4, 6, 3)).astype(np.float32),
-        "speed": rng.uniform(0, 9, size).astype(np.float32),
-        "purpose": rng.uniform(-3, 3, (size, 2)).astype(np.float32),
-        "history": rng.uniform(-1, 1, (size, 5, 5)).astype(np.float32),
-        "label": rng.uniform(-1, 1, (size, 2)).astype(np.float32),
-    }
-
-
-def test_flipping_mirrors_the_frame_steering_purpose_and_history_together():
-    batch = make_batch()
-    config = AugmentConfig(brightness=0, contrast=0, flip=0.5)
-    made = jax.jit(lambda b: augment(b, config, DRIVING_CONTROLS, jax.random.key(3)))(batch)
-    is_flipped = ~np.isclose(made["label"][:, 1], batch["label"][:, 1])
-    assert 16 < is_flipped.sum() < 48
-    for index, flipped in enumerate(is_flipped):
-        sign = -1 if flipped else 1
-        expected = batch["image"][index][:, ::sign]
-        np.testing.assert_allclose(made["image"][index], expected, atol=1e-6)
-        np.testing.assert_allclose(made["label"][index], batch["label"][index] * [1, sign])
-        np.testing.assert_allclose(made["purpose"][index], batch["purpose"][index] * [sign, 1])
-        # History rows: acceleration/braking, steering, speed, direction, distance.
-        signs = [1, sign, 1, sign, 1]
-        np.testing.assert_allclose(made["history"][index], batch["history"][index] * signs)
-    np.testing.assert_array_equal(made["speed"], batch["speed"])
-
-
-def test_light_varies_per_sample_within_its_bounds():
-    batch = make_batch() | {"image": np.full((64, 4, 6, 3), 0.5, np.float32)}
-    config = AugmentConfig(brightness=0.1, contrast=0.2, flip=0)
-    made = np.asarray(augment(batch, config, DRIVING_CONTROLS, jax.random.key(0))["image"])
-    levels = made[:, 0, 0, 0]
-    np.testing.assert_allclose(made, np.broadcast_to(levels[:, None, None, None], made.shape))
-    assert levels.min() >= 0.5 * 0.8 - 0.2
-    assert levels.max() <= 0.5 * 1.2 + 0.2
-    assert levels.std() > 0.05
-
-
-def test_speed_is_hidden_as_often_as_asked():
-    config = AugmentConfig(hide_speed=0.25)
-    made = augment(make_batch(4000), config, DRIVING_CONTROLS, jax.random.key(0))
-    assert float(made["speed_known"].mean()) == pytest.approx(0.75, abs=0.04)

@@ -235,13 +235,12 @@ def rectify(x: Array) -> Array:
     return jax.nn.relu(x) * RELU_GAIN
 
 
-def encode_speed(speed_mps: Array, is_known: Array) -> Array:
-    """Speed ``[B]`` as features of about unit size, ``[B, 3]``; zeros where it is not known.
+def encode_speed(speed_mps: Array) -> Array:
+    """Speed ``[B]`` as features of about unit size, ``[B, 3]``.
 
     The second feature resolves creeping from standing, which the first hardly tells apart.
     """
-    features = jnp.stack([speed_mps / 10, jnp.tanh(speed_mps), jnp.ones_like(speed_mps)], axis=-1)
-    return features * is_known[:, None]
+    return jnp.stack([speed_mps / 10, jnp.tanh(speed_mps), jnp.ones_like(speed_mps)], axis=-1)
 
 
 def encode_purpose(purpose: Array) -> Array:

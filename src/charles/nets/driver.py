@@ -50,7 +50,7 @@ def make_network(config: NetworkConfig, sample: SampleSpec, outputs: tuple[Outpu
     def prepare(batch: Batch) -> Batch:
         rest = {name: value for name, value in batch.items() if name != "pixels"}
         image = make_image(batch["pixels"], config, sample)
-        return {"speed_known": jnp.ones_like(batch["speed"])} | rest | {"image": image}
+        return rest | {"image": image}
 
     return functionalize(lambda rngs: Driver(config, heads, dtype=dtype, rngs=rngs), prepare)
 
@@ -135,7 +135,7 @@ class Driver(nnx.Module):
         predictions = {name: head(x) for name, head in self.heads.items()}
         if self.speed is None:
             return predictions
-        speed = jax.nn.relu(self.speed(encode_speed(batch["speed"], batch["speed_known"])))
+        speed = jax.nn.relu(self.speed(encode_speed(batch["speed"])))
         return {name: self.gears[name](value, speed) for name, value in predictions.items()}
 
     def _encode_purpose(self, batch: Batch) -> Array | None:

@@ -1,4 +1,4 @@
-"""From stored pixels to the network's image, and augmentation; all of it inside the jitted step.
+"""From stored pixels to the network's image, inside the jitted step.
 
 Sky and bonnet are cut off; the rest is averaged over areas (never sampled, so thin things stay
 visible) and only then converted to RGB: on pictures a ninth of the size the conversion costs next
@@ -9,21 +9,16 @@ matrix that repeats along the row and makes RGB in the same multiplication.
 import operator
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charles.config import AugmentConfig, NetworkConfig
+from charles.config import NetworkConfig
 from charles.errors import require
 from charles.sample import SampleSpec
 
 Array = jax.Array
-Batch = dict[str, Any]
-
-MIRRORED_CONTROLS = ("steering",)
-"""Controls that change sign when the world is mirrored."""
 
 _LEAST_BLOCK = 8
 """Fewest output pixels of a column block; smaller ones waste the vector unit, larger ones work."""
@@ -155,53 +150,3 @@ def _num_blocks(source: int, target: int) -> int:
     common = int(np.gcd(source, target))
     counts = [n for n in range(1, common + 1) if common % n == 0 and target // n >= _LEAST_BLOCK]
     return max(counts, default=1)
-
-
-def augment(batch: Batch, config: AugmentConfig, controls: Sequence[str], key: Array) -> Batch:
-    """Vary light and mirror at random, each sample for itself.
-
-    Args:
-        batch: ``image`` float32 ``[B, h, w, 3]`` in [-1, 1], ``label [B, A]``, ``purpose [B, 2]``,
-            ``history [B, T, A + 3]`` and the rest, which stays as it is.
-        config: How much.
-        controls: Names of the ``A`` controls.
-        key: A PRNG key, consumed.
-
-    Returns:
-        A new batch of the same shapes; mirrored samples have steering, in label and history, and
-        the purpose's direction mirrored too.
-    """
-    light_key, contrast_key, flip_key, speed_key = jax.random.split(key, 4)
-    size = batch["image"].shape[0]
-    image = batch["image"]
-    # [-1, 1] is twice the range of [0, 1] in which the config states brightness.
-    light = 2 * config.brightness * _uniform(light_key, size)
-    contrast = 1 + config.contrast * _uniform(contrast_key, size)
-    image = jnp.clip(image * contrast + light, -1, 1)
-    is_flipped = jax.random.uniform(flip_key, (size,)) < config.flip
-    image = jnp.where(is_flipped[:, None, None, None], image[:, :, ::-1], image)
-    is_hidden = jax.random.uniform(speed_key, (size,)) < config.hide_speed
-    mirrored = {
-        "image": image,
-        "label": _mirror(batch["label"], is_flipped, _control_signs(controls)),
-        "purpose": _mirror(batch["purpose"], is_flipped, np.array([-1, 1])),
-        "history": _mirror(
-            batch["history"], is_flipped, np.append(_control_signs(controls), [1, -1, 1])
-        ),
-        "speed_known": jnp.where(is_hidden, 0.0, 1.0),
-    }
-    return batch | mirrored
-
-
-def _uniform(key: Array, size: int) -> Array:
-    return jax.random.uniform(key, (size, 1, 1, 1), minval=-1, maxval=1)
-
-
-def _control_signs(controls: Sequence[str]) -> np.ndarray:
-    return np.array([-1 if name in MIRRORED_CONTROLS else 1 for name in controls])
-
-
-def _mirror(values: Array, is_flipped: Array, signs: np.ndarray) -> Array:
-    """``values [B, ..., D]`` with columns of sign -1 negated where ``is_flipped [B]``."""
-    flipped = is_flipped.reshape(-1, *[1] * (values.ndim - 1))
-    return jnp.where(flipped, values * signs.astype(np.float32), values)

@@ -1,0 +1,91 @@
+"""Augmentation: what is varied at random in every sample of a batch, inside the jitted step.
+
+What is not asked for costs nothing: it is not part of the compiled step.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charles.config import AugmentConfig
+
+Array = jax.Array
+Batch = dict[str, Any]
+
+MIRRORED_CONTROLS = ("steering",)
+"""Controls that change sign when the world is mirrored."""
+
+
+def augment(batch: Batch, config: AugmentConfig, controls: Sequence[str], key: Array) -> Batch:
+    """Move, mirror and light the pictures at random, each sample for itself.
+
+    Args:
+        batch: ``image`` float32 ``[B, h, w, 3]`` in [-1, 1], ``label [B, A]``, ``purpose [B, 2]``,
+            ``history [B, T, A + 3]`` and the rest, which stays as it is.
+        config: How much.
+        controls: Names of the ``A`` controls.
+        key: A PRNG key, consumed.
+
+    Returns:
+        A new batch of the same shapes; mirrored samples have steering, in label and history, and
+        the purpose's direction mirrored too.
+    """
+    light_key, shift_key, flip_key = jax.random.split(key, 3)
+    image = vary_light(batch["image"], config, light_key)
+    if config.shift:
+        image = shift(image, config.shift, shift_key)
+    batch = batch | {"image": image}
+    return mirror(batch, config.flip, controls, flip_key) if config.flip else batch
+
+
+def vary_light(image: Array, config: AugmentConfig, key: Array) -> Array:
+    """Pictures ``[B, h, w, 3]``, each brighter or darker and with more or less contrast."""
+    if not config.brightness and not config.contrast:
+        return image
+    size = (image.shape[0], 1, 1, 1)
+    light, contrast = jax.random.uniform(key, (2, *size), minval=-1, maxval=1)
+    # [-1, 1] is twice the range of [0, 1] in which the config states brightness.
+    changed = image * (1 + config.contrast * contrast) + 2 * config.brightness * light
+    return jnp.clip(changed, -1, 1)
+
+
+def shift(image: Array, most: int, key: Array) -> Array:
+    """Pictures ``[B, h, w, 3]``, each moved by up to ``most`` pixels along both axes.
+
+    What is uncovered repeats the picture's edge. A few pixels change what a driver should do by
+    less than he notices, but no pixel is where it was: a network cannot tell a picture that it was
+    shown before by heart.
+
+    References:
+        Yarats, Kostrikov, Fergus, "Image augmentation is all you need", 2021,
+        https://arxiv.org/abs/2004.13649.
+    """
+    padded = jnp.pad(image, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
+    corners = jax.random.randint(key, (image.shape[0], 2), 0, 2 * most + 1)
+
+    def cut(picture: Array, corner: Array) -> Array:
+        return jax.lax.dynamic_slice(picture, (corner[0], corner[1], 0), image.shape[1:])
+
+    return jax.vmap(cut)(padded, corners)
+
+
+def mirror(batch: Batch, share: float, controls: Sequence[str], key: Array) -> Batch:
+    """A batch of which ``share`` is mirrored: picture, steering, purpose and history."""
+    is_mirrored = jax.random.uniform(key, (batch["image"].shape[0],)) < share
+    signs = np.array([-1 if name in MIRRORED_CONTROLS else 1 for name in controls])
+    image = batch["image"]
+    return batch | {
+        "image": jnp.where(is_mirrored[:, None, None, None], image[:, :, ::-1], image),
+        "label": _change_signs(batch["label"], is_mirrored, signs),
+        "purpose": _change_signs(batch["purpose"], is_mirrored, np.array([-1, 1])),
+        "history": _change_signs(batch["history"], is_mirrored, np.append(signs, [1, -1, 1])),
+    }
+
+
+def _change_signs(values: Array, where: Array, signs: np.ndarray) -> Array:
+    """``values [B, ..., D]`` with columns of sign -1 negated ``where`` ``[B]`` is true."""
+    where = where.reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.where(where, values * signs.astype(np.float32), values)
