@@ -104,6 +104,17 @@ def test_regression_target_loss_metric_and_decoding_fit_together():
     assert output.metric(prediction, target).tolist() == [0.25, 0.5]
 
 
+def test_too_much_can_cost_more_than_too_little():
+    output = make_output(OutputConfig(name="steering", excess_weight=3.0))
+    prediction, target = np.array([[0.5], [-0.5], [2.0]]), np.array([0.0, 0.0, 1.0])
+    assert output.loss(prediction, target).tolist() == [0.75, 0.25, 0.0]
+    # In doubt between -1 (once in four) and 1, the best guess is even instead of 0.5.
+    labels = np.array([-1.0, 1.0, 1.0, 1.0])
+    guesses = np.linspace(-0.9, 0.9, 181)
+    costs = [output.loss(np.full((4, 1), guess), labels).mean() for guess in guesses]
+    assert guesses[np.argmin(costs)] == pytest.approx(0.0, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("target", "prediction", "loss"),
     [(0.5, 0.75, 0.0), (-0.5, -2.0, 0.0), (0.5, -0.75, 1.5625), (0.25, 0.75, 0.25)],

@@ -40,12 +40,17 @@ class OutputConfig:
     """How near a label must be to such a value to count as it."""
     loss_weight: float = 1.0
     """Weight of this output's loss in the total."""
+    excess_weight: float = 1.0
+    """What predicting too much costs, where too little costs 1: above 1, doubt about the pedal
+    makes for braking."""
 
     def __post_init__(self) -> None:
         where = f"outputs.{self.name}"
         require(self.low < self.high, f"{where}.low", f"be below high ({self.high})", self.low)
         require(self.bin_width > 0, f"{where}.bin_width", "be positive", self.bin_width)
         require(self.loss_weight >= 0, f"{where}.loss_weight", "be 0 or more", self.loss_weight)
+        require(self.excess_weight > 0, f"{where}.excess_weight", "be positive",
+                self.excess_weight)  # fmt: skip
         inside = all(self.low <= value <= self.high for value in self.exact)
         require(inside, f"{where}.exact", f"lie in [{self.low}, {self.high}]", self.exact)
         tolerance = self.exact_tolerance
@@ -114,7 +119,12 @@ class Regression:
     beyond it decodes to the same value and costs nothing, so the unit may stay linear in what it is
     computed from instead of bending at the ends.
 
+    With an ``excess_weight`` other than 1 the unit learns an expectile instead of the mean.
+
     References:
+        Newey, Powell, "Asymmetric least squares estimation and testing", 1987,
+        https://doi.org/10.2307/1911031.
+
         Tobin, "Estimation of relationships for limited dependent variables", 1958,
         https://doi.org/10.2307/1907382.
     """
@@ -131,7 +141,8 @@ class Regression:
         """See :class:`Output`."""
         value, low, high = prediction[..., 0], self.config.low, self.config.high
         is_beyond = ((target >= high) & (value > high)) | ((target <= low) & (value < low))
-        return (value - target) ** 2 * ~is_beyond
+        weight = 1 + (self.config.excess_weight - 1) * (value > target)
+        return weight * (value - target) ** 2 * ~is_beyond
 
     def metric(self, prediction: Array, target: Array) -> Array:
         """See :class:`Output`."""

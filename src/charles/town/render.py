@@ -9,7 +9,7 @@ from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
 
 from charles.errors import GameError, require
 from charles.town import meshes, sky
-from charles.town.layout import WorldView
+from charles.town.layout import Pose, WorldView
 from charles.town.scene import Scene, show, upload
 from charles.town.tinydisplay import make_pipe
 from charles.town.weather import View, Weather
@@ -123,10 +123,10 @@ class Renderer:
             raise GameError("Renderer must be open to draw, got one that is closed.")
         return self._buffer
 
-    def _aim(self, view: WorldView, seat: View) -> tuple[float, float]:
+    def _aim(self, view: WorldView, seat: View) -> Pose:
         ego = view.ego
         x = ego.x + seat.ahead_m * math.cos(ego.heading)
         y = ego.y + seat.ahead_m * math.sin(ego.heading)
         turn = (math.degrees(ego.heading) - 90.0, math.degrees(seat.pitch), 0.0)
         self._camera.set_pos_hpr_scale((x, y, seat.height_m), turn, (1.0, 1.0, -1.0))
-        return x, y
+        return x, y, ego.heading

@@ -15,12 +15,14 @@ from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
 
 from charles.town import meshes, sky
 from charles.town.facades import facade_atlas, make_building
-from charles.town.layout import Body, TownMap, WorldView
+from charles.town.layout import Body, Pose, TownMap, WorldView
 from charles.town.meshes import Mesh
 from charles.town.sky import Light
 
 _SMALL_M = 75.0
 """Trees, lamps, cars and people farther than this are a few pixels high, and are not drawn."""
+_BODY_M = 5.0
+"""No car or person reaches farther from its place."""
 _SHARES = 12
 """Steps of contrast left; a node is touched only when it moves to another step."""
 _HIDDEN, _UNKNOWN = -1, -2
@@ -250,27 +252,35 @@ class _Pool:
     def __init__(self, make: Callable[[int], _Figure], num_styles: int) -> None:
         self._make, self._num_styles = make, num_styles
         self._members: dict[int, list[_Figure]] = defaultdict(list)
+        self._shown: set[_Figure] = set()
 
-    def place(
-        self, bodies: Sequence[Body], light: Light, camera: tuple[float, float], time_s: float
-    ) -> None:
-        """Show those of ``bodies`` that are near enough, and nothing else."""
-        used: dict[int, int] = defaultdict(int)
-        near = [(body, math.dist((body.x, body.y), camera)) for body in bodies]
-        near = [(body, far) for body, far in near if far < _SMALL_M]
+    def place(self, bodies: Sequence[Body], light: Light, camera: Pose, time_s: float) -> None:
+        """Show those of ``bodies`` that are near enough and not behind, and nothing else."""
+        x, y, heading = camera
+        cos, sin = math.cos(heading), math.sin(heading)
+        near = []
+        for body in bodies:
+            dx, dy = body.x - x, body.y - y
+            far = math.hypot(dx, dy)
+            if far < _SMALL_M and dx * cos + dy * sin > -_BODY_M:
+                near.append((body, far))
         shares = share_left(np.array([far for _, far in near]), light)
+        used: dict[int, int] = defaultdict(int)
+        shown = set()
         for (body, _), share in zip(near, shares.tolist(), strict=True):
             style = body.style % self._num_styles
             members = self._members[style]
             if used[style] == len(members):
                 members.append(self._make(style))
             figure = members[used[style]]
-            figure.node.show()
             figure.pose(body, share, light, time_s)
+            shown.add(figure)
             used[style] += 1
-        for style, members in self._members.items():
-            for figure in members[used[style] :]:
-                figure.node.hide()
+        for figure in shown - self._shown:
+            figure.node.show()
+        for figure in self._shown - shown:
+            figure.node.hide()
+        self._shown = shown
 
 
 class Scene:
@@ -303,10 +313,8 @@ class Scene:
         self._column.set_color_scale(1.0, 1.0, 1.0, 0.75)
         self._column.set_depth_write(False)
 
-    def update(
-        self, view: WorldView, light: Light, camera: tuple[float, float], *, with_ego: bool
-    ) -> None:
-        """Show ``view`` in ``light``, as seen from ``camera``, world x and y."""
+    def update(self, view: WorldView, light: Light, camera: Pose, *, with_ego: bool) -> None:
+        """Show ``view`` in ``light``, as seen from ``camera``."""
         town, is_new_light = (view.map.seed, view.map.extent_m), light is not self._light
         if self._surroundings is None or town != self._town:
             if self._surroundings is not None:
@@ -316,8 +324,8 @@ class Scene:
             is_new_light = True
         if is_new_light:
             self._relight(light, view.map.seed)
-        self._surroundings.update(light, *camera, is_new_light=is_new_light)
-        self._sky.set_pos(*camera, 1.3)
+        self._surroundings.update(light, *camera[:2], is_new_light=is_new_light)
+        self._sky.set_pos(*camera[:2], 1.3)
         cars = (*view.vehicles, view.ego) if with_ego else view.vehicles
         self._cars.place(cars, light, camera, view.time_s)
         self._pedestrians.place(view.pedestrians, light, camera, view.time_s)
