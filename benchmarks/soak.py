@@ -153,7 +153,8 @@ def _look_back(found: Findings, parts: dict[str, Part]) -> None:
     resumes = set(_RESUMED.findall(text))
     found.resumes = len(resumes)
     found.faults += [f"resumed {how} at step {step}" for how, step in resumes if how != "exactly"]
-    found.torn = sum(int(count) for count in set(_TORN.findall(text)))
+    torn = [int(count) for count in _TORN.findall(text)]  # each trainer counts up from 0
+    found.torn = sum(a for a, b in zip(torn, [*torn[1:], -1], strict=True) if b < a)
     for name, part in parts.items():
         if "Traceback" in part.log.read_text(encoding="utf-8", errors="replace"):
             found.faults.append(f"{name} wrote a traceback")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from charles.errors import ConfigError
-from charles.statistics import compare, interval
+from charles.statistics import compare, event_rate, interval
 
 
 def test_the_mean_is_the_mean_and_lies_in_its_interval():
@@ -48,6 +48,16 @@ def test_what_never_happened_is_infinite_and_null_in_json():
     assert math.isinf(estimate.mean)
     assert estimate.as_json() == {"mean": None, "interval": [None, None]}
     assert interval([0, 0], [0, 0]).mean == 0.0
+
+
+def test_what_did_not_happen_yet_may_still_happen():
+    assert event_rate([0, 0], [3.0, 4.0]).interval == (0.0, pytest.approx(3.689 / 7, rel=1e-3))
+    assert event_rate([1, 0, 2], [3.0, 4.0, 1.0]) == interval([1, 0, 2], [3.0, 4.0, 1.0])
+    assert event_rate([0, 0], [0.0, 0.0]).interval == (0.0, 0.0)
+    # With that rate, a stretch as long passes without an event in one of forty cases.
+    rate = event_rate([0], [7.0]).interval[1]
+    quiet = np.random.default_rng(0).poisson(7.0 * rate, 100_000) == 0
+    assert quiet.mean() == pytest.approx(1 / 40, rel=0.05)
 
 
 def test_a_comparison_is_the_quotient_of_two_rates():

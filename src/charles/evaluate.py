@@ -38,7 +38,7 @@ from charles.routes import (
     telemetry_of,
 )
 from charles.run import NOT_CONTRACT, as_data, read_run
-from charles.statistics import Estimate, compare, interval
+from charles.statistics import Estimate, compare, event_rate, interval
 from charles.town.world import World
 
 if TYPE_CHECKING:  # both are heavy, and the NPC and the floor need neither
@@ -294,7 +294,7 @@ def summarise(drives: Sequence[RouteResult]) -> dict[str, Any]:
     endings = [drive.ended for drive in drives]
     figures: dict[str, Estimate] = {
         "route_completion": interval(_completions(drives)),
-        "collisions_per_km": interval(*_collision_rate(drives)),
+        "collisions_per_km": event_rate(*_collision_rate(drives)),
         "off_road_s_per_km": interval([drive.off_road_s for drive in drives], km),
         "distance_between_unstucks_m": interval([drive.distance_m for drive in drives], stuck),
         "speed_mps": interval(
@@ -336,7 +336,7 @@ def _summarise_by(
 def _main_figures(drives: Sequence[RouteResult]) -> dict[str, Any]:
     return {
         "route_completion": interval(_completions(drives)).as_json(),
-        "collisions_per_km": interval(*_collision_rate(drives)).as_json(),
+        "collisions_per_km": event_rate(*_collision_rate(drives)).as_json(),
         "routes": len(drives),
     }
 

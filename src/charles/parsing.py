@@ -44,7 +44,7 @@ class TrainOptions:
     """At the end, score the driver closed-loop and write plots and a film into the run."""
     report_routes: int = 20
     """Routes of that score."""
-    report_film_s: float = 20.0
+    report_film_s: float = 15.0
     """Length of that film."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 

@@ -51,15 +51,16 @@ def town_live() -> TrainConfig:
         frame=FrameConfig(height=144, width=256),
         data=DataConfig(buffer_capacity=12_000, start_fraction=0.15, keep_fraction=0.15,
                         replay_ratio=4, history_length=0, balancing=BalancingConfig(patience=10)),
-        outputs=(replace(ACCELERATION_BRAKING, bin_width=0.5), replace(STEERING, bin_width=0.2)),
-        collect=CollectConfig(scene_s=120.0, traffic=(1.0, 2.0), perturb=PerturbConfig(every_s=3.0),
+        outputs=(replace(ACCELERATION_BRAKING, bin_width=0.5, excess_weight=2.0),
+                 replace(STEERING, bin_width=0.2)),
+        collect=CollectConfig(scene_s=60.0, traffic=(1.0, 2.0), perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.5, rate_hz=6.0)),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=2_600),
         checkpoint=CheckpointConfig(every_steps=100),
         batch_size=64,
         step_threads=1,
         steps=3_000,
-        minutes=6.4,
+        minutes=6.1,
     )  # fmt: skip
 
 

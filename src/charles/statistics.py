@@ -10,6 +10,7 @@ References:
     Percentile intervals, chapter 13.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,6 +64,26 @@ def interval(
     ratios = _ratio(tops[chosen].sum(axis=1), bottoms[chosen].sum(axis=1))
     mean = _ratio(tops.sum(keepdims=True), bottoms.sum(keepdims=True))
     return _estimate(mean, ratios, level)
+
+
+def event_rate(counts: Sequence[float], exposure: Sequence[float]) -> Estimate:
+    """Events per unit of exposure, as :func:`interval`, also where none ever happened.
+
+    Resampling routes without an event would say that there never can be one. There, the upper end
+    is the rate at which so much exposure passes without one in a fortieth of all cases.
+
+    Args:
+        counts: Events of each route ``[N]``.
+        exposure: For example kilometres of each route ``[N]``.
+
+    References:
+        Garwood, "Fiducial limits for the Poisson distribution", 1936,
+        https://doi.org/10.1093/biomet/28.3-4.437.
+    """
+    estimate = interval(counts, exposure)
+    if sum(counts) or not sum(exposure):
+        return estimate
+    return Estimate(mean=0.0, interval=(0.0, math.log(40) / sum(exposure)))
 
 
 def compare(

@@ -3,11 +3,16 @@
 Sized so that two CPU cores can collect, train and drive at once. Where something stands in the
 picture decides how to steer, so the last feature maps are flattened, never pooled away.
 
+The purpose joins at every dense layer: it says where in a wide junction the way lies, which the
+picture often does not show.
+
 The speed comes last: it scales and shifts what the picture and the purpose say. An expert drives at
 the right speed nearly always, so a network that may mix speed and picture freely learns "at this
 speed, do nothing" and, at rest, "stay at rest"; here what it learns of a picture at one speed holds
 at all.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -105,11 +110,12 @@ class Driver(nnx.Module):
         )
         self.speed = nnx.Linear(_SPEED_FEATURES, width, rngs=rngs) if config.with_speed else None
         self.backbone = Backbone(config, rngs=rngs)
-        features = self.backbone.num_features + width * config.with_purpose
+        more = width * config.with_purpose
+        features = self.backbone.num_features + more
         dense: dict[str, nnx.Module] = {}
         for index, size in enumerate(config.dense):
             dense[f"dense_{index}"] = nnx.Linear(features, size, kernel_init=_he, rngs=rngs)
-            features = size
+            features = size + more
         self.dense = nnx.Dict(dense)
         layers = {
             name: nnx.Linear(features, units, kernel_init=_small, rngs=rngs)
@@ -128,10 +134,9 @@ class Driver(nnx.Module):
         purpose = self._encode_purpose(batch)
         image = adapt_to_light(batch["image"]).astype(self.dtype)
         x = self.backbone(image, purpose).astype(jnp.float32)
-        if purpose is not None:
-            x = jnp.concatenate([x, purpose], axis=-1)
+        x = _join(x, purpose)
         for dense in self.dense.values():
-            x = jax.nn.relu(dense(x))
+            x = _join(jax.nn.relu(dense(x)), purpose)
         predictions = {name: head(x) for name, head in self.heads.items()}
         if self.speed is None:
             return predictions
@@ -143,6 +148,16 @@ class Driver(nnx.Module):
         if self.purpose is None:
             return None
         return jax.nn.relu(self.purpose(encode_purpose(batch["purpose"])))
+
+
+def _join(x: Array, purpose: Array | None) -> Array:
+    """``x [B, N]`` and ``purpose [B, D]`` side by side, each with the same weight at the start.
+
+    Two thousand features of a picture would drown out the few of the purpose.
+    """
+    if purpose is None:
+        return x
+    return jnp.concatenate([x, purpose * math.sqrt(x.shape[-1] / purpose.shape[-1])], axis=-1)
 
 
 _he = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")

@@ -1,8 +1,8 @@
 """The driver that teaches: what it can see, and the action it takes there.
 
 The teacher knows only what its pupil can know: what one frame of the hood camera shows (80 degrees
-wide, 45 m far, nothing behind buildings), its own motion, and which way the target marker leads
-through the next junction. One frame shows where others are and where they point, not how fast they
+wide, 45 m far, nothing behind buildings), its own motion, and where the target marker a little
+ahead on its route leads. One frame shows where others are and where they point, not how fast they
 move: so the teacher keeps a distance that is safe whatever they do. Its action is a function of
 that state alone, without memory, defined everywhere and, where nothing appears or disappears,
 continuous: so it can be asked anywhere and imitated.

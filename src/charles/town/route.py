@@ -17,12 +17,15 @@ from charles.town.geometry import arc_length, bezier, offset_line, resample, tan
 from charles.town.layout import TownMap
 from charles.town.map import nearest_road
 
-MARKER_M = 8.0
-"""How far past a junction's rim the target marker stands."""
-SPEED_MPS = (9.0, 10.0)
+MARKER_M = 15.0
+"""How far ahead on the route the target marker stands: far enough to brake for the turn that it
+shows, near enough to say where in a wide junction the way lies."""
+_PAST_JUNCTION_M = 8.0
+"""How far behind a junction's rim a route may end."""
+SPEED_MPS = (7.5, 8.5)
 """Cruising speed on streets with one and with two lanes per direction."""
-JUNCTION_SPEED_MPS = 6.5
-LATERAL_MPS2 = 3.0
+JUNCTION_SPEED_MPS = 5.5
+LATERAL_MPS2 = 2.2
 """Lateral acceleration that a driver likes in bends."""
 COMFORT_MPS2 = 2.0
 """Deceleration that a driver plans with."""
@@ -277,8 +280,8 @@ class Route:
         self.extend(length_m + AHEAD_M)
         self.end_m = length_m
         for leg in self.legs:
-            if leg.entry_m - 2.0 < length_m < leg.exit_m + MARKER_M:
-                self.end_m = leg.exit_m + MARKER_M
+            if leg.entry_m - 2.0 < length_m < leg.exit_m + _PAST_JUNCTION_M:
+                self.end_m = leg.exit_m + _PAST_JUNCTION_M
 
     def locate(self, x: float, y: float, near: int) -> Located:
         """Project a place onto the part of the route around point ``near``."""
@@ -324,8 +327,7 @@ class Route:
 
     def marker(self, along_m: float) -> tuple[float, float]:
         """Where the target marker stands for a car ``along_m`` from the start."""
-        leg = self.leg_after(along_m, MARKER_M)
-        return self.point(self.end_m if leg is None else min(leg.exit_m + MARKER_M, self.end_m))
+        return self.point(min(along_m + MARKER_M, self.end_m))
 
     def lanes_at(self, along_m: float) -> list[int]:
         """The lanes of the route around ``along_m`` from its start."""
