@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -154,7 +155,7 @@ def _look_back(found: Findings, parts: dict[str, Part]) -> None:
     found.resumes = len(resumes)
     found.faults += [f"resumed {how} at step {step}" for how, step in resumes if how != "exactly"]
     torn = [int(count) for count in _TORN.findall(text)]  # each trainer counts up from 0
-    found.torn = sum(a for a, b in zip(torn, [*torn[1:], -1], strict=True) if b < a)
+    found.torn = sum(count for count, after in pairwise([*torn, -1]) if after < count)
     for name, part in parts.items():
         if "Traceback" in part.log.read_text(encoding="utf-8", errors="replace"):
             found.faults.append(f"{name} wrote a traceback")
