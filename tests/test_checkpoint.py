@@ -1,9 +1,11 @@
 """Checkpoints: what is saved comes back, what is damaged or foreign is refused."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import jax
@@ -194,6 +196,17 @@ while True:
     checkpoints.save(step, make_train_state(step), {{}}, contract={{"step": step}})
     step += 1
 """
+
+
+def test_a_disk_that_is_too_full_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(1, make_train_state(1), {}, contract={})
+        checkpoints.wait()
+        usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(CheckpointError, match=r"needs [\d,]+ bytes .* 1,000 are free"):
+            checkpoints.save(2, make_train_state(2), {}, contract={})
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
 def test_readers_see_whole_checkpoints_while_a_writer_saves_and_is_killed(tmp_path):

@@ -22,7 +22,7 @@ from charles.data.storage import Storage
 from charles.errors import ConfigError
 from charles.intake import sample_spec
 from charles.learner import Learner
-from charles.trainer import train
+from charles.trainer import MetricsLog, train
 
 
 def free_port():
@@ -83,9 +83,9 @@ def test_trains_on_what_a_collector_sends_and_leaves_nothing_behind(tmp_path):
     assert not blocks_of(os.getpid())
 
 
-def test_training_4_steps_is_training_2_and_resuming_for_2(tmp_path):
+def test_training_6_steps_is_training_2_and_resuming_twice(tmp_path):
     runs = {}
-    for name, parts in {"whole": (4,), "halves": (2, 4)}.items():
+    for name, parts in {"whole": (6,), "parts": (2, 4, 6)}.items():
         data = replace(presets.tiny().data, replay_ratio=2)
         config = make_config(tmp_path / name, data=data)
         put_on_disk(config, 128)
@@ -93,13 +93,12 @@ def test_training_4_steps_is_training_2_and_resuming_for_2(tmp_path):
             part = replace(config, steps=steps)
             train(part, console=False, resume=number > 0, stop=threading.Event())
         runs[name] = newest(config)
-    (step, leaves, data), (other_step, other_leaves, other_data) = runs.values()
-    assert step == other_step == 4
+    # What is drawn ahead differs from run to run; what is trained on must not.
+    (step, leaves, _), (other_step, other_leaves, _) = runs.values()
+    assert step == other_step == 6
     assert leaves.keys() == other_leaves.keys()
     for name, leaf in leaves.items():
         np.testing.assert_array_equal(leaf, other_leaves[name], err_msg=name)
-    for name in ("sizes", "rng", "drawn"):
-        np.testing.assert_array_equal(data[name], other_data[name], err_msg=name)
 
 
 def test_a_checkpoint_comes_after_the_files_of_its_samples(tmp_path, monkeypatch):
@@ -166,7 +165,8 @@ def test_a_killed_trainer_loses_no_stored_sample_and_no_memory(tmp_path):
     workers = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _gone, alive = psutil.wait_procs(workers, timeout=20)
+    # A worker that is compiling just then finishes that first; a busy machine takes its time.
+    _gone, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
     stored = {path.name for path in (config.run_dir / "samples").glob("*.sample")}
     assert stored
@@ -177,3 +177,12 @@ def test_a_killed_trainer_loses_no_stored_sample_and_no_memory(tmp_path):
     assert result.steps == step + 1
     assert not blocks_of(process.pid)
     assert not blocks_of(os.getpid())
+
+
+def test_a_full_disk_ends_the_metrics_and_nothing_else(tmp_path):
+    (tmp_path / "metrics.csv").symlink_to("/dev/full")
+    log = MetricsLog(tmp_path)
+    log.write(1, {"loss": 0.5})
+    assert "No space left" in log.failure
+    log.write(2, {"loss": 0.5})
+    log.close()

@@ -39,6 +39,8 @@ _METADATA_FILE = "_CHECKPOINT_METADATA"
 _TEMPORARY_MARK = ".orbax-checkpoint-tmp"
 _REMOVED_MARK = ".removed"
 _MOST_LISTED = 12
+_OVERHEAD_BYTES = 256 << 10
+"""Room for a checkpoint's files beside the arrays themselves, generously."""
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs a page of text for every save
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # ... and says twice what it also raises
@@ -80,7 +82,8 @@ class Checkpoints:
             contract: What the parameters fit, as plain JSON data.
 
         Raises:
-            CheckpointError: The save before failed, or ``step`` is not above the others.
+            CheckpointError: The save before failed, the disk is too full for this one, or ``step``
+                is not above the others.
         """
         self.wait()
         if step == self._last_saved:
@@ -88,6 +91,7 @@ class Checkpoints:
         self._check_is_newest(step)
         trees = jax.tree.map(lambda leaf: np.array(leaf), _split_state(state))
         archive = _pack(data_state)
+        self._check_space(trees, archive)
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
             self._remove_leftovers()
@@ -111,6 +115,17 @@ class Checkpoints:
                 f"A checkpoint must be written to {self.directory}, got {_brief(err)} "
                 "Free space there or choose another run_dir; earlier checkpoints are untouched."
             ) from err
+
+    def _check_space(self, *trees: Any) -> None:
+        """Refuse to begin what would not fit: a write that fails half-way takes space as well."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _OVERHEAD_BYTES
+        existing = next(path for path in (self.directory, *self.directory.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if free < needed:
+            raise CheckpointError(
+                f"A checkpoint needs {needed:,} bytes in {self.directory}, {free:,} are free. "
+                "Free space there or choose another run_dir; earlier checkpoints are untouched."
+            )
 
     def close(self) -> None:
         """Wait for the save under way and end the background thread. May be called twice.

@@ -7,9 +7,10 @@ processes that were started along. A round that finds no batch names the reason 
 import csv
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jax
@@ -74,15 +75,26 @@ class TrainResult:
 
 
 class MetricsLog:
-    """Writes metrics to TensorBoard, with the documented tags, and to ``metrics.csv``."""
+    """Writes metrics to TensorBoard, with the documented tags, and to ``metrics.csv``.
+
+    A full disk ends the log, not the training: ``failure`` says why.
+    """
 
     def __init__(self, run_dir: Path) -> None:
+        self.failure = ""
         self._writer = SummaryWriter(str(run_dir / "tensorboard"))
         self._file = (run_dir / "metrics.csv").open("a", newline="", encoding="utf-8")
         self._csv: csv.DictWriter | None = None
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Add one row."""
+        """Add one row, unless the log has ended."""
+        try:
+            if not self.failure:
+                self._write(step, scalars)
+        except OSError as err:
+            self.failure = f"no more metrics are written: {err.strerror}"
+
+    def _write(self, step: int, scalars: dict[str, float]) -> None:
         for name, value in scalars.items():
             tag = f"ModelOutputs.{name}" if name.endswith(("_loss", "_error")) else name
             self._writer.add_scalar(tag, value, step)
@@ -96,8 +108,20 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flush and close both."""
-        self._writer.close()
-        self._file.close()
+        try:
+            self._writer.close()
+        except OSError:
+            _abandon(self._writer)
+        with suppress(OSError):  # every row was flushed, or its failure told
+            self._file.close()
+
+
+def _abandon(writer: SummaryWriter) -> None:
+    """Let a writer go that cannot flush; it would try again, and fail, when the process ends."""
+    file_writer: Any = writer.file_writer
+    events = file_writer.event_writer
+    events._worker.stop()
+    events._closed = True
 
 
 class Trainer:
@@ -319,6 +343,8 @@ class Trainer:
             notes.append(f"{intake.torn} torn, {intake.foreign} foreign samples dropped")
         if intake.storage_failure:
             notes.append(f"no disk copy: {intake.storage_failure}")
+        if self._log.failure:
+            notes.append(self._log.failure)
         return TrainView(
             title=str(config.run_dir),
             step=self._learner.step_number,
