@@ -101,6 +101,17 @@ def serve_town(options: TownOptions) -> None:
     serve(options, stop_on_signals())
 
 
+def wait_for_town(town: Worker, port: int) -> None:
+    """Return once somebody listens."""
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if not town.is_alive:
+            raise SystemExit(str(town.error() or "The town ended."))
+        time.sleep(0.1)
+
+
 def drive_over_tcp(config: TrainConfig, *, seconds: float) -> PlayReport:
     """Drive a town that another process serves."""
     with socket.socket() as probe:
@@ -108,6 +119,7 @@ def drive_over_tcp(config: TrainConfig, *, seconds: float) -> PlayReport:
         port = probe.getsockname()[1]
     town = Worker("town", serve_town, TownOptions(port=port, seed=100_000))
     try:
+        wait_for_town(town, port)
         return drive(config, GameConfig(name="deepgtav", port=port), seconds=seconds)
     finally:
         town.stop()
