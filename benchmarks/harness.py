@@ -7,6 +7,7 @@ and writes ``benchmarks/results/<name>.json``.
 
 import json
 import platform
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -200,3 +201,10 @@ def write_results(name: str, rows: Sequence[Row], command: str) -> Path:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(format_table(rows))
     return path
+
+
+def free_port() -> int:
+    """A port of this host that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness import Row, write_results
+from benchmarks.harness import Row, free_port, write_results
 
 from charles.checkpoint import Checkpoints
 from charles.config import GameConfig, PlayOptions, TownOptions, TrainConfig
@@ -114,9 +114,7 @@ def wait_for_town(town: Worker, port: int) -> None:
 
 def drive_over_tcp(config: TrainConfig, *, seconds: float) -> PlayReport:
     """Drive a town that another process serves."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     town = Worker("town", serve_town, TownOptions(port=port, seed=100_000))
     try:
         wait_for_town(town, port)

@@ -13,7 +13,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import psutil
-from benchmarks.harness import Row, write_results
+from benchmarks.harness import Row, free_port, write_results
 
 from charles.checkpoint import Checkpoints
 from charles.data.shm import PREFIX, block_dir, owner_of
@@ -101,9 +100,7 @@ def make_parts(directory: Path, port: int) -> dict[str, Part]:
 def soak(directory: Path, *, minutes: float, seed: int) -> tuple[Findings, int]:
     """Run and kill for ``minutes``; what was found, and the last step."""
     rng = random.Random(seed)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        parts = make_parts(directory, probe.getsockname()[1])
+    parts = make_parts(directory, free_port())
     checkpoints = Checkpoints(directory / "run" / "checkpoints")
     found = Findings()
     last_step = 0

@@ -41,6 +41,7 @@ _REMOVED_MARK = ".removed"
 _MOST_LISTED = 12
 _OVERHEAD_BYTES = 256 << 10
 """Room for a checkpoint's files beside the arrays themselves, generously."""
+_REMEDY = "Free space there or choose another run_dir; earlier checkpoints are untouched."
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs a page of text for every save
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # ... and says twice what it also raises
@@ -112,8 +113,7 @@ class Checkpoints:
         except Exception as err:
             self._last_saved = -1
             raise CheckpointError(
-                f"A checkpoint must be written to {self.directory}, got {_brief(err)} "
-                "Free space there or choose another run_dir; earlier checkpoints are untouched."
+                f"A checkpoint must be written to {self.directory}, got {_brief(err)} {_REMEDY}"
             ) from err
 
     def _check_space(self, *trees: Any) -> None:
@@ -123,8 +123,7 @@ class Checkpoints:
         free = shutil.disk_usage(existing).free
         if free < needed:
             raise CheckpointError(
-                f"A checkpoint needs {needed:,} bytes in {self.directory}, {free:,} are free. "
-                "Free space there or choose another run_dir; earlier checkpoints are untouched."
+                f"A checkpoint needs {needed:,} bytes in {self.directory}, {free:,} are free. {_REMEDY}"
             )
 
     def close(self) -> None:

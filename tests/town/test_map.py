@@ -153,5 +153,5 @@ def test_speeds_planned_along_a_route_can_be_braked_to(graph):
     speed, along = np.array(route.speed_mps), np.array(route.along_m)
     braking = (speed[:-1] ** 2 - speed[1:] ** 2) / (2.0 * np.diff(along))
     assert braking.max() < 2.01
-    assert speed.max() > 8.0
+    assert speed.max() == pytest.approx(8.5)  # a street with two lanes allows it
     assert speed.min() > 2.5
