@@ -123,7 +123,8 @@ class Checkpoints:
         free = shutil.disk_usage(existing).free
         if free < needed:
             raise CheckpointError(
-                f"A checkpoint needs {needed:,} bytes in {self.directory}, {free:,} are free. {_REMEDY}"
+                f"A checkpoint needs {needed:,} bytes in {self.directory}, "
+                f"{free:,} are free. {_REMEDY}"
             )
 
     def close(self) -> None:
