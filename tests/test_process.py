@@ -73,18 +73,19 @@ def test_a_deaf_worker_is_killed_in_time():
 PARENT = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from test_process import wait_for_stop
+from test_process import {target}
 from charles.process import Worker
 if __name__ == "__main__":
-    print(Worker("child", wait_for_stop).pid, flush=True)
+    print(Worker("child", {target}).pid, flush=True)
     time.sleep(60)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
-def test_no_worker_outlives_a_killed_parent(tmp_path):
+@pytest.mark.parametrize("target", [wait_for_stop, ignore_everything])
+def test_no_worker_outlives_a_killed_parent(target, tmp_path):
     script = tmp_path / "parent.py"
-    script.write_text(PARENT.format(tests=os.path.dirname(__file__)))
+    script.write_text(PARENT.format(tests=os.path.dirname(__file__), target=target.__name__))
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))

@@ -282,15 +282,6 @@ class Intake:
         """Copy a sample from disk into a free slot; ``None`` if there is no room or no output."""
         acquired = self.exchange.acquire(1) if sample.output < len(self.names) else ()
         for slot in acquired:
-            with self.pool.writing(int(slot)) as (header, pixels):
-                copy_header(sample.header, header)
-                pixels[...] = sample.pixels
+            self.pool.put(int(slot), sample.header, sample.pixels)
             return int(slot)
         return None
-
-
-def copy_header(source: np.void, target: np.void) -> None:
-    """Copy every field of a sample's header but the sequence numbers, which the slot keeps."""
-    for name in source.dtype.names or ():
-        if name not in ("begin", "end"):
-            target[name] = source[name]

@@ -52,10 +52,15 @@ def _run(pipe: Pipe, parent_pid: int, target: Callable[..., None], args: tuple) 
 
 
 def _leave_with(parent_pid: int) -> None:
-    """Ask this process to stop once its parent is gone, so that no worker outlives its owner."""
+    """End this process once its parent is gone, so that no worker outlives its owner.
+
+    It is asked first, and made to as its parent would have: one that compiles hears nothing.
+    """
     while os.getppid() == parent_pid:
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(JOIN_S)
+    os._exit(1)
 
 
 class Worker:
