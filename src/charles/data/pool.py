@@ -75,13 +75,11 @@ class Writing:
         self._pool = pool
         self._slot = slot
         self._begin_at, self._end_at = pool.words_of(slot)
-        self._sequence = sequence
+        self._sequence = pool.words[self._begin_at] + 1 if sequence is None else sequence
 
     def __enter__(self) -> tuple[np.ndarray, np.ndarray]:
-        pool, slot, at = self._pool, self._slot, self._begin_at
-        if self._sequence is None:
-            self._sequence = pool.words[at] + 1
-        pool.words[at] = self._sequence
+        pool, slot = self._pool, self._slot
+        pool.words[self._begin_at] = self._sequence
         fence()
         return pool.headers[slot, ...], pool.pixels[slot]
 
@@ -259,7 +257,7 @@ class Lane:
         words, words_of = self.pool.words, self.pool.words_of
         for begin_at, end_at in map(words_of, slots):
             if words[begin_at] != words[end_at]:
-                raise SharedMemoryError(f"Published slots must be whole, got a torn one of {slots}.")
+                raise SharedMemoryError(f"Published slots must be whole, got {slots}.")
         if not self._filled.push(slots):
             raise SharedMemoryError(
                 f"A lane must hold at most its quota of {self.spec.quota} slots, got "
