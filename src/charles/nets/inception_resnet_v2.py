@@ -13,7 +13,7 @@ from flax import nnx
 
 from charles.nets.layers import ConvSpec, Norm, Plan, make_layers, require_size
 from charles.nets.lowerings import Padding, average_pool, max_pool
-from charles.nets.naming import KerasNames, name_in_keras
+from charles.nets.naming import KerasNames, TorchNames, name_in_keras, name_in_torch
 
 Array = jax.Array
 
@@ -210,3 +210,44 @@ def keras_names() -> KerasNames:
     """Keras' name of every variable; it numbers all but the last layer and those with a bias."""
     plan = make_plan(3)
     return name_in_keras(plan, lambda layer: layer == "conv_7b" or plan[layer].norm is None)
+
+
+def timm_names() -> TorchNames:
+    """Names of every variable in timm's ``inception_resnet_v2``.
+
+    Its norms have scales, which are 1 in the published weights; here they have none.
+    """
+    names: TorchNames = {}
+    for layer, spec in make_plan(3).items():
+        module = _name_in_timm(layer)
+        is_plain = spec.norm is None
+        conv, norm = (module, module) if is_plain else (f"{module}.conv", f"{module}.bn")
+        names |= name_in_torch(layer, spec, (conv,), norm)
+    return names
+
+
+_TIMM_STEM = ("conv2d_1a", "conv2d_2a", "conv2d_2b", "conv2d_3b", "conv2d_4a")
+_TIMM_BLOCKS = {"block35": "repeat", "block17": "repeat_1", "block8": "repeat_2"}
+
+
+def _name_in_timm(layer: str) -> str:
+    """The module that timm's network has in a layer's place."""
+    if layer == "conv_7b":
+        return "conv2d_7b"
+    kind, number, *place = layer.split("_")
+    if kind == "stem":
+        return _TIMM_STEM[int(number) - 1]
+    if kind == "mixed":
+        module, chains = f"mixed_{number}", _MIXED[f"mixed_{number}"]
+    else:
+        chains = _BLOCKS[kind].chains
+        module = f"{_TIMM_BLOCKS[kind]}.{int(number) - 1}"
+        if kind == "block8" and int(number) == _BLOCKS[kind].count:
+            module = "block8"
+    if place == ["conv"]:
+        return f"{module}.conv2d"
+    branch, index = (int(each) - 1 for each in place)
+    if number == "5b" and branch == 3:
+        return f"{module}.branch3.1"  # place 0 is the pooling
+    is_alone = len(chains[branch]) == 1
+    return f"{module}.branch{branch}" + ("" if is_alone else f".{index}")

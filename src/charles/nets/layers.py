@@ -174,6 +174,17 @@ class SeparableConv(nnx.Module):
         self.pointwise[...], self.norm = _fold(self.pointwise[...], self.norm)
 
 
+def squeeze_excite(x: Array, squeeze: Conv, excite: Conv) -> Array:
+    """Scale each feature of ``[B, H, W, C]`` by what all features say on average; shape kept.
+
+    References:
+        Hu, Shen, Sun, "Squeeze-and-excitation networks", 2018, https://arxiv.org/abs/1709.01507.
+    """
+    mean = jnp.mean(x, axis=(1, 2), keepdims=True)
+    hidden = jax.nn.relu(squeeze(mean, is_training=False))
+    return x * jax.nn.sigmoid(excite(hidden, is_training=False))
+
+
 def make_layers(plan: Plan, *, rngs: nnx.Rngs) -> nnx.Dict:
     """The layers of a plan under its names."""
     makers = {name: SeparableConv if spec.is_separable else Conv for name, spec in plan.items()}

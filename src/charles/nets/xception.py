@@ -10,7 +10,7 @@ from flax import nnx
 
 from charles.nets.layers import ConvSpec, Norm, Plan, make_layers, require_size
 from charles.nets.lowerings import max_pool
-from charles.nets.naming import KerasNames, name_in_keras
+from charles.nets.naming import KerasNames, TorchNames, name_in_keras, name_in_torch
 
 Array = jax.Array
 
@@ -105,3 +105,32 @@ def _separable(channels: int, features: int) -> ConvSpec:
 def keras_names() -> KerasNames:
     """Keras' name of every variable; the shortcuts are what Keras numbers."""
     return name_in_keras(make_plan(3), lambda layer: not layer.endswith("_shortcut"))
+
+
+def timm_names() -> TorchNames:
+    """Names of every variable in timm's ``legacy_xception``.
+
+    Its weights are meant for an epsilon of 1e-5 and for centred windows in the four poolings.
+    """
+    names: TorchNames = {}
+    for layer, spec in make_plan(3).items():
+        block, _, part = layer.removeprefix("block").partition("_")
+        number = int(part[-1]) if part[-1].isdigit() else 0
+        if part == "shortcut":
+            # timm counts from our second block, as the first has no shortcut.
+            at = f"block{12 if block == '13' else int(block) - 1}"
+            names |= name_in_torch(layer, spec, (f"{at}.skip",), f"{at}.skipbn")
+        elif block == "1":
+            names |= name_in_torch(layer, spec, (f"conv{number}",), f"bn{number}")
+        elif block == "14":
+            module = f"conv{number + 2}"
+            kernels = (f"{module}.conv1", f"{module}.pointwise")
+            names |= name_in_torch(layer, spec, kernels, f"bn{number + 2}")
+        else:
+            # Each separable convolution is followed by a norm and, but for the last, led by a ReLU;
+            # that of the second block is rectified before the block.
+            at = f"block{int(block) - 1}.rep"
+            place = 3 * (number - 1) + (block != "2")
+            kernels = (f"{at}.{place}.conv1", f"{at}.{place}.pointwise")
+            names |= name_in_torch(layer, spec, kernels, f"{at}.{place + 1}")
+    return names
