@@ -18,11 +18,12 @@ WITHOUT_JAX = ("charles", "charles.collector", "charles.data", "charles.io", "ch
 
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 
-FOUNDATION = {"errors", "config", "presets", "sample", "timing", "outputs"}
+FOUNDATION = {"errors", "config", "training_config", "presets", "sample", "timing", "outputs"}
 
 MAY_IMPORT = {
     "errors": set(),
     "config": FOUNDATION,
+    "training_config": FOUNDATION,
     "presets": FOUNDATION,
     "sample": FOUNDATION,
     "timing": FOUNDATION,
