@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from charles import config as configs
+from charles import training_config
 from charles.config import (
     AugmentConfig,
     BalancingConfig,
@@ -24,10 +25,11 @@ from charles.config import (
     TownOptions,
     TrainConfig,
     UnstuckConfig,
+    ValidationConfig,
 )
 from charles.errors import ConfigError
 from charles.outputs import OutputConfig
-from charles.sample import SampleSpec
+from charles.sample import SampleSpec, is_held_out
 
 NAN = float("nan")
 
@@ -65,11 +67,19 @@ IMPOSSIBLE = [
     (DataConfig, "data.history_length", {"history_length": -1}),
     (DataConfig, "data.slots_per_collector", {"slots_per_collector": 0}),
     (DataConfig, "data.max_collectors", {"max_collectors": 0}),
+    (DataConfig, "data.validation_share", {"validation_share": 0.6}),
+    (DataConfig, "data.validation_capacity", {"validation_capacity": 0}),
     (NetworkConfig, "network.crop_top", {"crop_top": 1.0}),
     (NetworkConfig, "network.widths", {"widths": ()}),
     (OptimizerConfig, "optimizer.learning_rate", {"learning_rate": 0.0}),
     (OptimizerConfig, "optimizer.warmup_steps", {"warmup_steps": -1}),
     (OptimizerConfig, "optimizer.clip_norm", {"clip_norm": 0.0}),
+    (OptimizerConfig, "optimizer.decay_steps", {"decay_steps": -1}),
+    (OptimizerConfig, "optimizer.weight_decay", {"weight_decay": NAN}),
+    (OptimizerConfig, "optimizer.final_share", {"final_share": 1.5}),
+    (OptimizerConfig, "optimizer.momentum", {"momentum": 1.0}),
+    (OptimizerConfig, "optimizer.ema_decay", {"ema_decay": 1.0}),
+    (ValidationConfig, "validation.every_steps", {"every_steps": 0}),
     (CheckpointConfig, "checkpoint.every_steps", {"every_steps": 0}),
     (CheckpointConfig, "checkpoint.keep", {"keep": 0}),
     (PlayConfig, "play.rate_hz", {"rate_hz": 0.0}),
@@ -77,6 +87,11 @@ IMPOSSIBLE = [
     (PlayConfig, "play.smoothing", {"smoothing": 1.0}),
     (AugmentConfig, "augment.shift", {"shift": -1}),
     (AugmentConfig, "augment.flip", {"flip": NAN}),
+    (AugmentConfig, "augment.noise", {"noise": -0.1}),
+    (AugmentConfig, "augment.colour", {"colour": 2.0}),
+    (AugmentConfig, "augment.saturation", {"saturation": 1.1}),
+    (AugmentConfig, "augment.shift_steering", {"shift_steering": -1.0}),
+    (AugmentConfig, "augment.shift_steering", {"shift_steering": float("inf")}),
     (ServerConfig, "server.port", {"port": 65_536}),
     (TrainConfig, "steps", {"steps": 0}),
     (TrainConfig, "minutes", {"minutes": -1.0}),
@@ -84,6 +99,7 @@ IMPOSSIBLE = [
     (TrainConfig, "outputs", {"outputs": ()}),
     (TrainConfig, "batch_size", {"batch_size": 33}),
     (TrainConfig, "batch_size", {"batch_size": 0}),
+    (TrainConfig, "accumulate", {"accumulate": 0}),
     (PlayOptions, "seconds", {"seconds": -1.0}),
     (PlayOptions, "time_of_day_h", {"time_of_day_h": 24.5}),
     (TownOptions, "port", {"port": -1}),
@@ -131,6 +147,21 @@ def test_buffers_smaller_than_a_batchs_share_are_refused_with_the_way_out():
         TrainConfig(batch_size=32, data=DataConfig(buffer_capacity=8))
 
 
+def test_a_batch_that_cannot_be_accumulated_in_balanced_parts_is_refused():
+    with pytest.raises(ConfigError, match=r"outputs \(2\) times accumulate \(3\), got 32"):
+        TrainConfig(batch_size=32, accumulate=3)
+
+
+def test_held_out_worlds_need_room_for_a_batch_and_worlds_of_both_kinds():
+    with pytest.raises(ConfigError, match=r"at least batch_size \(32\), got 16"):
+        TrainConfig(data=DataConfig(validation_share=0.1, validation_capacity=16))
+    alone = next(seed for seed in range(100) if is_held_out(seed, 0.1))
+    for first, kind in ((alone, "training"), (alone + 1, "held-out")):
+        game = GameConfig(seeds=(first, first + 1))
+        with pytest.raises(ConfigError, match=f"have {kind} worlds"):
+            TrainConfig(game=game, data=DataConfig(validation_share=0.1))
+
+
 def test_configs_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         TrainConfig().steps = 5
@@ -138,7 +169,8 @@ def test_configs_cannot_be_changed():
 
 def test_every_field_has_its_help():
     """The command line shows the text below a field; a field without one is a riddle."""
-    source = Path(configs.__file__).read_text(encoding="utf-8").splitlines()
+    files = (configs.__file__, training_config.__file__)
+    source = "\n".join(Path(file).read_text(encoding="utf-8") for file in files).splitlines()
     for number, line in enumerate(source):
         is_field = line.startswith("    ") and not line.startswith("     ") and ": " in line
         is_simple = is_field and " = " in line and "field(default_factory" not in line

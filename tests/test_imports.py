@@ -18,11 +18,14 @@ WITHOUT_JAX = ("charles", "charles.collector", "charles.data", "charles.io", "ch
 
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 
-FOUNDATION = {"errors", "config", "models", "presets", "sample", "timing", "outputs"}
+FOUNDATION = {
+    "errors", "config", "training_config", "models", "presets", "sample", "timing", "outputs",
+}  # fmt: skip
 
 MAY_IMPORT = {
     "errors": set(),
     "config": FOUNDATION,
+    "training_config": FOUNDATION,
     "models": FOUNDATION,
     "presets": FOUNDATION,
     "sample": FOUNDATION,

@@ -1,10 +1,10 @@
 """Checkpoints on disk: one directory per step, written in the background, read by anyone.
 
 ``<directory>/<step>/`` appears by a rename once everything in it is written, so whoever lists the
-directory sees complete checkpoints only. It holds three trees of arrays (the network's
-``variables``, the rest of the ``training`` state, the ``data`` state) and, as metadata, the
-contract: what the parameters fit, and every array's type and shape. Trees are stored flat, by
-name; a checkpoint of another network is thereby refused before anything of it is loaded.
+directory sees complete checkpoints only. It holds three trees of arrays (the ``variables`` to drive
+with, the rest of the ``training`` state, the ``data`` state) and, as metadata, the contract: what
+the parameters fit, and every array's type and shape. Trees are stored flat, by name; a checkpoint
+of another network is thereby refused before anything of it is loaded.
 
 One process writes; any number read meanwhile. One more checkpoint is kept than asked for, and a
 reader whose checkpoint is removed under its hands takes the newest instead.
@@ -171,7 +171,8 @@ class Checkpoints:
         """Everything that was saved, to go on exactly.
 
         Args:
-            state_like: A state of the same network and optimiser; its arrays are placed alike.
+            state_like: A state of the same network and optimiser; its arrays are placed alike, and
+                its knobs are kept.
             step: Which; the newest by default.
 
         Returns:
@@ -183,12 +184,14 @@ class Checkpoints:
         like = _split_state(state_like)
         trees = self._load(step, {name: _flatten(tree) for name, tree in like.items()}, ["data"])
         restored = {name: _unflatten(like[name], trees[name]) for name in like}
-        state = TrainState(**restored["variables"], **restored["training"])
+        state = _join_state(state_like, restored)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state_like)
         return jax.device_put(state, shardings), _unpack(trees["data"]["archive"])
 
     def restore_variables(self, variables_like: Variables, step: int | None = None) -> Variables:
-        """Parameters and statistics alone, in host memory; what a player needs.
+        """Parameters and statistics to drive with, in host memory; what a player needs.
+
+        Where the run keeps an average of them, it is the average.
 
         May run in any thread, also while another process saves.
 
@@ -300,8 +303,18 @@ class Checkpoints:
 
 
 def _split_state(state: TrainState) -> dict[str, Tree]:
+    """A state as a checkpoint holds it; ``variables`` are those to drive with."""
     training = {"step": state.step, "opt_state": state.opt_state, "key": state.key}
-    return {"variables": state.variables, "training": training}
+    if state.average:
+        training |= state.variables
+    return {"variables": state.driving, "training": training}
+
+
+def _join_state(like: TrainState, trees: dict[str, Tree]) -> TrainState:
+    """The reverse of :func:`_split_state`; what it leaves out is as in ``like``."""
+    variables, training = trees["variables"], trees["training"]
+    more = {"average": variables} if like.average else variables
+    return TrainState(**training, **more, knobs=like.knobs)
 
 
 def _flatten(tree: Tree) -> FlatArrays:

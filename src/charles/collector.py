@@ -29,7 +29,7 @@ from charles.messages import Checkpoint, Demand, Welcome
 from charles.observer import Observer
 from charles.perturb import Perturber
 from charles.process import stop_on_signals
-from charles.sample import SampleFlag
+from charles.sample import SampleFlag, is_held_out
 from charles.timing import Cadence
 from charles.ui.console import CollectConsole, CollectView
 from charles.unstuck import Unstuck
@@ -47,6 +47,9 @@ STARVED_S = 0.5
 """How long a stepped game stands still for a free slot, before the server is listened to again."""
 
 STARVED_SLEEP_S = 0.005
+
+WORLD_TRIES = 64
+"""Most worlds that are passed over because they are held out."""
 
 
 @dataclass
@@ -117,6 +120,8 @@ class Collector:
         self._episode = 0
         self._is_npc_driving = True
         self._wanted_weather: str | None = None
+        self._is_held_out = False
+        self._is_validation_full = False
 
     def heed(self, demand: Demand) -> None:
         """Go and find what the trainer is short of, and leave what it has enough of."""
@@ -126,6 +131,7 @@ class Collector:
             for number, output in enumerate(self._config.outputs)
             if output.name in demand.full
         )
+        self._is_validation_full = demand.is_validation_full
 
     def step(self) -> None:
         """Handle one instant: change the scene if it is time, observe, sample, push, remember."""
@@ -148,17 +154,33 @@ class Collector:
         self._observer.remember(telemetry)
 
     def _change_scene(self) -> None:
-        low, high = self._config.game.seeds
+        seed = self._choose_world()
         weather, self._wanted_weather = self._wanted_weather, None
         scene = Scene(
-            seed=int(self._rng.integers(low, high)),
+            seed=seed,
             weather=weather,
             traffic=self._rng.uniform(*self._config.collect.traffic),
         )
         self._game.reset(scene)
         self._ticks_left = self._scene_ticks
         self.tally.scenes += 1
+        self._is_held_out = is_held_out(seed, self._config.data.validation_share)
         self._begin_episode()
+
+    def _choose_world(self) -> int:
+        """The seed of the next world; none that is held out once there are samples enough of them.
+
+        At least half of all worlds are for training, so that one is soon found; where a narrow
+        range of seeds has hardly any, the last one tried will do, and its samples are dropped.
+        """
+        low, high = self._config.game.seeds
+        seed = int(self._rng.integers(low, high))
+        for _ in range(WORLD_TRIES):
+            share = self._config.data.validation_share
+            if not self._is_validation_full or not is_held_out(seed, share):
+                break
+            seed = int(self._rng.integers(low, high))
+        return seed
 
     def _put_elsewhere(self, telemetry: Telemetry) -> None:
         self.tally.collisions += telemetry.is_collision
@@ -252,7 +274,7 @@ class Collector:
             header["episode"] = (self._id << 32) | self._episode
             header["frame_index"] = self.tally.instants
             header["collector"] = self._id
-            header["flags"] = flag
+            header["flags"] = flag | SampleFlag.HELD_OUT if self._is_held_out else flag
             header["picked_for"] = output
             header["weather"] = WEATHERS.index(telemetry.weather)
             header["time_of_day_h"] = telemetry.time_of_day_h

@@ -10,7 +10,14 @@ from typing import Literal
 
 from charles.errors import require
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
-from charles.sample import PixelFormat
+from charles.sample import PixelFormat, is_held_out
+from charles.training_config import (
+    AugmentConfig,
+    CheckpointConfig,
+    OptimizerConfig,
+    Precision,
+    ValidationConfig,
+)
 
 GameName = Literal["town", "deepgtav"]
 Weather = Literal["clear", "overcast", "rain", "fog"]
@@ -168,6 +175,13 @@ class DataConfig:
     """Most collectors at once."""
     is_stored: bool = True
     """Keep a disk copy of the buffers, so that a restart refills them at once."""
+    validation_share: float = 0.0
+    """Share of the worlds (``game.seeds``) that is never trained on; what is collected there
+    measures what was learned. A world's seed alone decides, so a resumed run holds out the same
+    ones; settle it before the first start. In a game with one world it is a share of the scenes.
+    0: all are trained on."""
+    validation_capacity: int = 512
+    """Held-out samples kept, in equal parts for every output; once there are as many, they stay."""
     balancing: BalancingConfig = field(default_factory=BalancingConfig)
 
     def __post_init__(self) -> None:
@@ -185,6 +199,10 @@ class DataConfig:
                 self.slots_per_collector)  # fmt: skip
         require(self.max_collectors > 0, "data.max_collectors", "be positive",
                 self.max_collectors)  # fmt: skip
+        require(0 <= self.validation_share <= 0.5, "data.validation_share", "lie in [0, 0.5]",
+                self.validation_share)  # fmt: skip
+        require(self.validation_capacity > 0, "data.validation_capacity", "be positive",
+                self.validation_capacity)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,68 +250,6 @@ class NetworkConfig:
             value = getattr(self, name)
             require(value > 0, f"network.{name}", "be positive", value)
         require(self.residuals >= 0, "network.residuals", "be 0 or more", self.residuals)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Augmentation inside the training step."""
-
-    shift: int = 3
-    """Most pixels of the network's image that it is moved by, along both axes."""
-    brightness: float = 0.0
-    """Largest change of brightness, as a share of the range. The compact driver adapts to light by
-    itself, so that this and ``contrast`` are for other networks."""
-    contrast: float = 0.0
-    """Largest relative change of contrast."""
-    flip: float = 0.0
-    """Probability of mirroring the frame, with steering and purpose mirrored too.
-
-    Only for games without a side to drive on: where traffic keeps to one, mirrored samples call
-    the oncoming lane the right one.
-    """
-
-    def __post_init__(self) -> None:
-        require(self.shift >= 0, "augment.shift", "be 0 or more", self.shift)
-        for name in ("brightness", "contrast", "flip"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"augment.{name}", "lie in [0, 1]", value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW with warm-up."""
-
-    learning_rate: float = 1e-3
-    """Peak learning rate."""
-    warmup_steps: int = 200
-    """Steps over which the rate rises linearly from 0."""
-    decay_steps: int = 0
-    """Steps after which a cosine has brought the rate to a tenth; 0 keeps it constant."""
-    weight_decay: float = 1e-4
-    """Decoupled weight decay, on kernels only."""
-    clip_norm: float = 1.0
-    """Largest global gradient norm."""
-
-    def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "optimizer.learning_rate", "be positive",
-                self.learning_rate)  # fmt: skip
-        require(self.warmup_steps >= 0, "optimizer.warmup_steps", "be 0 or more",
-                self.warmup_steps)  # fmt: skip
-        require(self.clip_norm > 0, "optimizer.clip_norm", "be positive", self.clip_norm)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """When parameters are saved, and how many are kept."""
-
-    every_steps: int = 250
-    """Steps between two checkpoints."""
-    keep: int = 3
-    """Newest checkpoints kept."""
-
-    def __post_init__(self) -> None:
-        require(self.every_steps > 0, "checkpoint.every_steps", "be positive", self.every_steps)
-        require(self.keep > 0, "checkpoint.keep", "be positive", self.keep)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +303,12 @@ class TrainConfig:
     """Wall-clock minutes after which the run ends; 0 for no limit."""
     batch_size: int = 32
     """Samples per step, drawn in equal parts from every output's buffer."""
+    accumulate: int = 1
+    """Parts that a batch is trained on in, one after the other, before the parameters change: a
+    larger batch than fits into the device's memory at once."""
+    precision: Precision = "auto"
+    """What the network computes in: bfloat16 on accelerators and float32 on a CPU (auto), or one of
+    both. Parameters, statistics, loss and optimiser are float32 in any case."""
     step_threads: Literal[0, 1] = 0
     """Threads of a training step on a CPU: 0 for all cores; 1 leaves cores to the others."""
     log_every: int = 10
@@ -360,6 +322,7 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     play: PlayConfig = field(default_factory=PlayConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
@@ -369,14 +332,33 @@ class TrainConfig:
         require(self.minutes >= 0, "minutes", "be 0 or more", self.minutes)
         require(self.log_every > 0, "log_every", "be positive", self.log_every)
         require(len(self.outputs) > 0, "outputs", "name at least one output", self.outputs)
+        require(self.accumulate > 0, "accumulate", "be positive", self.accumulate)
         parts = len(self.outputs)
         rule = f"be a positive multiple of the number of outputs ({parts})"
-        is_multiple = self.batch_size > 0 and self.batch_size % parts == 0
+        if self.accumulate > 1:
+            rule += f" times accumulate ({self.accumulate})"
+        is_multiple = self.batch_size > 0 and self.batch_size % (parts * self.accumulate) == 0
         require(is_multiple, "batch_size", rule, self.batch_size)
         share = self.batch_size // parts
         require(share <= self.data.buffer_capacity, "data.buffer_capacity",
                 f"hold a batch's share ({share})", self.data.buffer_capacity,
                 "Use larger buffers or a smaller batch_size.")  # fmt: skip
+        self._check_validation()
+
+    def _check_validation(self) -> None:
+        """Refuse held-out samples that no batch can be made of, or worlds all of one kind."""
+        share = self.data.validation_share
+        if not share:
+            return
+        require(self.data.validation_capacity >= self.batch_size, "data.validation_capacity",
+                f"be at least batch_size ({self.batch_size})",
+                self.data.validation_capacity)  # fmt: skip
+        # Both end with the first world found, so that it does not matter how many there are.
+        for is_wanted in (True, False):
+            has_any = any(is_held_out(seed, share) == is_wanted for seed in range(*self.game.seeds))
+            kind = "held-out" if is_wanted else "training"
+            require(has_any, "game.seeds", f"have {kind} worlds at data.validation_share {share:g}",
+                    self.game.seeds, "Take a wider range.")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

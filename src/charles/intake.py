@@ -7,7 +7,7 @@ slow is done under the lock but copying a sample to the disk copy's queue.
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,13 @@ import numpy as np
 from charles.config import TrainConfig
 from charles.data.buffers import NOT_STORED, Buffers, Draw, known_ids
 from charles.data.exchange import Exchange
-from charles.data.loader import pending_ids, restore_pending
+from charles.data.loader import HostBatch, gather, make_batch, pending_ids, restore_pending
 from charles.data.pool import LaneSpec, PoolSpec
 from charles.data.shm import unique_name
 from charles.data.storage import Storage, StoredSample
+from charles.data.validation import ValidationBuffer
 from charles.io.game import WEATHERS
-from charles.sample import SampleSpec
+from charles.sample import SampleFlag, SampleSpec
 
 BATCHES_IN_FLIGHT = 4
 """Batches whose slots may be waiting to be gathered or released."""
@@ -39,10 +40,14 @@ def sample_spec(config: TrainConfig) -> SampleSpec:
 
 
 def num_slots(config: TrainConfig) -> int:
-    """Frame slots a run needs: full buffers, all collectors' hands, and batches in flight."""
+    """Frame slots a run needs: full buffers, all collectors' hands, and batches in flight.
+
+    Full buffers are the outputs' and, where worlds are held out, the validation buffer.
+    """
     data = config.data
     return (
         len(config.outputs) * data.buffer_capacity
+        + (data.validation_capacity if data.validation_share else 0)
         + data.max_collectors * data.slots_per_collector
         + BATCHES_IN_FLIGHT * config.batch_size
     )
@@ -63,6 +68,10 @@ class IntakeView:
     """Samples that a collector left torn; dropped."""
     foreign: int
     """Samples that no output or weather of ours fits, and slots that were not the sender's."""
+    held_out: int
+    """Samples in the validation buffer."""
+    is_validation_full: bool
+    """Whether no more held-out samples are needed; also where none are wanted."""
     storage_failure: str
     """Why there is no disk copy any more; empty while there is."""
 
@@ -114,6 +123,9 @@ class Intake:
             keep_fraction=data.keep_fraction, start_fraction=data.start_fraction,
             replay_ratio=data.replay_ratio, seed=config.seed,
         )  # fmt: skip
+        held_out = data.validation_capacity if data.validation_share else 0
+        self._validation = ValidationBuffer(len(self.names), held_out)
+        self._batch_size = config.batch_size
         self._share = config.batch_size // len(self.names)
         self._lock = threading.Lock()
         self._lanes: set[int] = set()
@@ -184,8 +196,23 @@ class Intake:
                 received=self._received,
                 torn=self.exchange.torn,
                 foreign=self.exchange.foreign + self._foreign,
+                held_out=len(self._validation),
+                is_validation_full=self._validation.is_full,
                 storage_failure="" if self.storage is None else str(self.storage.failure or ""),
             )
+
+    def held_out_batches(self) -> Iterator[HostBatch]:
+        """Every whole batch of held-out samples, composed as a training batch is.
+
+        The arrays are used again for the next batch.
+        """
+        with self._lock:
+            batches = self._validation.batches(self._share)
+        # These slots are nobody else's and stay as they are, so no lock is needed to read them.
+        arrays = make_batch(self.pool.spec.sample, self._batch_size) if len(batches) else {}
+        for slots in batches:
+            gather(self.pool, slots, arrays)
+            yield arrays
 
     def rarest_weather(self) -> str:
         """The weather that the samples received so far show least."""
@@ -209,6 +236,9 @@ class Intake:
         slots: dict[int, int] = {}
         outputs: dict[int, int] = {}
         for sample in self.storage.load():
+            if sample.header["flags"] & SampleFlag.HELD_OUT:
+                self._load_held_out(sample)
+                continue
             is_wanted = known is None or sample.id in known or sample.id > newest
             slot = self._load_slot(sample) if is_wanted else None
             if slot is None:
@@ -258,7 +288,10 @@ class Intake:
                 self._drop(np.array([slot], np.uint32), np.array([NOT_STORED]))
                 self._foreign += 1
                 continue
-            self._add(output, slot, self._store(output, slot))
+            if headers["flags"][slot] & SampleFlag.HELD_OUT:
+                self._hold_out(output, slot)
+            else:
+                self._add(output, slot, self._store(output, slot))
             self._weathers[WEATHERS[weather]] += 1
         self._received += len(slots)
         return len(slots)
@@ -271,6 +304,25 @@ class Intake:
     def _add(self, output: int, slot: int, sample_id: int) -> None:
         one = (np.array([slot], np.uint32), np.array([sample_id], np.int64))
         self._drop(*self._buffers.add(output, *one))
+
+    def _hold_out(self, output: int, slot: int) -> None:
+        """Keep a sample that is never trained on, or let it go."""
+        if self._validation.has_room(output):
+            self._store(output, slot)
+            self._validation.add(output, slot)
+        else:
+            self._drop(np.array([slot], np.uint32), np.array([NOT_STORED]))
+
+    def _load_held_out(self, sample: StoredSample) -> None:
+        """Put a held-out sample of the disk copy back, whatever the checkpoint knows of it."""
+        assert self.storage is not None
+        is_known = sample.output < len(self.names)
+        has_room = is_known and self._validation.has_room(sample.output)
+        slot = self._load_slot(sample) if has_room else None
+        if slot is None:
+            self.storage.forget([sample.id])
+        else:
+            self._validation.add(sample.output, slot)
 
     def _drop(self, slots: np.ndarray, ids: np.ndarray) -> None:
         """Let samples go that no batch will have any more."""

@@ -1,7 +1,7 @@
 """What learns: network, optimiser, state, the jitted step and its checkpoints, put together."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -11,13 +11,22 @@ from charles.checkpoint import Checkpoints
 from charles.config import TrainConfig
 from charles.data.device import put
 from charles.errors import CharlesError, require
+from charles.hot import HotValues
 from charles.intake import sample_spec
 from charles.nets.driver import make_network
+from charles.nets.precision import compute_dtype
 from charles.optim import make_optimizer
 from charles.outputs import make_output
 from charles.run import contract_of
-from charles.state import TrainState, make_state
-from charles.train_step import batch_sharding, make_mesh, make_train_step
+from charles.state import (
+    Knobs,
+    TrainState,
+    batch_sharding,
+    make_mesh,
+    make_state,
+    state_sharding,
+)
+from charles.train_step import make_evaluate, make_train_step
 
 
 class NotFiniteError(CharlesError):
@@ -42,13 +51,36 @@ class Learner:
     def __init__(self, config: TrainConfig) -> None:
         spec = sample_spec(config)
         outputs = tuple(make_output(output) for output in config.outputs)
-        self.network = make_network(config.network, spec, outputs)
+        dtype = compute_dtype(config.precision)
+        self.network = make_network(config.network, spec, outputs, dtype=dtype)
         optimizer = make_optimizer(config.optimizer)
         mesh = make_mesh()
-        self._sharding = batch_sharding(mesh)
-        self.state: TrainState = make_state(self.network, optimizer, seed=config.seed)
+        self._sharding, self._everywhere = batch_sharding(mesh), state_sharding(mesh)
+        self.state: TrainState = make_state(
+            self.network,
+            optimizer,
+            seed=config.seed,
+            is_averaged=config.optimizer.ema_decay > 0,
+        )
+        self.turn(HotValues.of(config))
+        is_per_output = str(config.data.balancing.version) == "v2"
         self._step = make_train_step(
-            self.network, outputs, optimizer, config.augment, control_names=spec.controls, mesh=mesh
+            self.network,
+            outputs,
+            optimizer,
+            config.augment,
+            control_names=spec.controls,
+            mesh=mesh,
+            accumulate=config.accumulate,
+            is_per_output=is_per_output,
+            ema_decay=config.optimizer.ema_decay,
+        )
+        self._evaluate = make_evaluate(
+            self.network,
+            outputs,
+            control_names=spec.controls,
+            mesh=mesh,
+            is_per_output=is_per_output,
         )
         self.checkpoints = Checkpoints(config.run_dir / "checkpoints", keep=config.checkpoint.keep)
         self._contract = contract_of(config)
@@ -73,6 +105,27 @@ class Learner:
                 "untouched."
             )
         return metrics
+
+    def turn(self, values: HotValues) -> None:
+        """Go on with another learning rate and other weights; compiles nothing."""
+        knobs = Knobs.of(values.learning_rate, values.loss_weights)
+        self.state = replace(self.state, knobs=jax.device_put(knobs, self._everywhere))
+
+    def validate(self, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, float]:
+        """Mean loss and error of each output over host batches, with what one would drive with.
+
+        Blocks; nothing is trained. Compiles when it is first called.
+
+        Args:
+            batches: Each of the training batch's size; its arrays may be used again once the next
+                is asked for.
+
+        Returns:
+            ``<output>_loss`` and ``<output>_mae`` by name; empty if there is no batch.
+        """
+        found = [self._evaluate(self.state.driving, self.put(batch)) for batch in batches]
+        rows = [self.host_scalars(metrics) for metrics in found]
+        return {name: float(np.mean([row[name] for row in rows])) for name in (rows or [{}])[0]}
 
     def save(self, data_state: dict[str, np.ndarray]) -> None:
         """Write a checkpoint in the background."""

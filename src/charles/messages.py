@@ -22,7 +22,7 @@ from charles.config import TrainConfig
 from charles.data.balancing import BalanceReport
 from charles.data.pool import LaneSpec
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever a message changes."""
 
 PING_S = 1.0
@@ -91,6 +91,8 @@ class Demand(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """What to go and find: ``{"weather": "rain"}``."""
     full: tuple[str, ...] = ()
     """Outputs whose buffers need no more samples for now."""
+    is_validation_full: bool = False
+    """No more samples of held-out worlds are needed."""
 
 
 class Checkpoint(msgspec.Struct, tag=True, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from charles.config import TrainConfig
 from charles.errors import CheckpointError, require
 from charles.intake import sample_spec
 from charles.nets.driver import make_network
+from charles.nets.precision import compute_dtype
 from charles.observer import Inputs, blank_inputs
 from charles.outputs import make_output
 from charles.train_step import make_predict
@@ -46,7 +47,8 @@ class Policy:
         self.config = config
         outputs = tuple(make_output(output) for output in config.outputs)
         check_controls(tuple(output.config.name for output in outputs), self.spec.controls)
-        self._network = make_network(config.network, self.spec, outputs)
+        dtype = compute_dtype(config.precision)
+        self._network = make_network(config.network, self.spec, outputs, dtype=dtype)
         self._predict = make_predict(self._network, outputs)
         self._device = jax.local_devices()[0]
         self.abstract_variables: Variables = jax.eval_shape(self._network.init, jax.random.key(0))

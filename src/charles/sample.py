@@ -8,6 +8,7 @@ Units: seconds and nanoseconds of the monotonic clock, metres, m/s, radians. Con
 [-1, 1]. A positive steering value steers right; a positive purpose direction lies to the right.
 """
 
+import hashlib
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Literal
@@ -34,6 +35,18 @@ class SampleFlag(IntFlag):
     """A person was driving."""
     ON_POLICY = 8
     """The network was driving; the label is what the expert would have done."""
+    HELD_OUT = 16
+    """Of a world that is never trained on: it measures what was learned."""
+
+
+def is_held_out(seed: int, share: float) -> bool:
+    """Whether a world is one of the ``share`` that is never trained on.
+
+    The seed alone decides, on any machine and after any restart; a larger share holds out the
+    worlds of a smaller one, and more.
+    """
+    digest = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < share * 2**64
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,17 +1,35 @@
 """The state of training: everything that a step reads and writes, as one pytree."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from charles.nets.functional import Network, Variables
 
 Array = jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Knobs:
+    """What can be turned while training runs, without compiling anything again."""
+
+    learning_rate: Any
+    """The schedule's peak, float32 ``[]``."""
+    loss_weights: dict[str, Any]
+    """Weight of each output's loss in the total, float32 ``[]``, by the output's name."""
+
+    @classmethod
+    def of(cls, learning_rate: float, loss_weights: Mapping[str, float]) -> "Knobs":
+        """Knobs that stand at these values, on the host."""
+        weights = {name: np.asarray(each, np.float32) for name, each in loss_weights.items()}
+        return cls(learning_rate=np.asarray(learning_rate, np.float32), loss_weights=weights)
 
 
 @jax.tree_util.register_dataclass
@@ -29,11 +47,20 @@ class TrainState:
     """The optimiser's state."""
     key: Array
     """Raw PRNG key, uint32 ``[2]``; never changes, each step folds its number into it."""
+    average: Variables = field(default_factory=dict)
+    """Running mean of parameters and statistics over the steps; empty where none is kept."""
+    knobs: Knobs | None = None
+    """What was turned; ``None``: everything is as configured. No checkpoint holds it."""
 
     @property
     def variables(self) -> Variables:
         """Parameters and statistics as :meth:`charles.nets.functional.Network.apply` takes them."""
         return {"params": self.params, "stats": self.stats}
+
+    @property
+    def driving(self) -> Variables:
+        """The variables to drive with: the average, where there is one."""
+        return self.average or self.variables
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -62,6 +89,8 @@ def make_state(
     *,
     seed: int,
     mesh: Mesh | None = None,
+    is_averaged: bool = False,
+    knobs: Knobs | None = None,
 ) -> TrainState:
     """A fresh state, placed as the training step returns it, so that the step compiles once.
 
@@ -70,10 +99,12 @@ def make_state(
         optimizer: Gives its state.
         seed: Seed of the parameters and of everything random in the steps.
         mesh: The step's; over all devices by default.
+        is_averaged: Whether an average of the variables is kept.
+        knobs: What stands otherwise than configured.
     """
     init_key, step_key = jax.random.split(jax.random.key(seed))
 
-    def make(init_key: Array, step_key: Array) -> TrainState:
+    def make(init_key: Array, step_key: Array, knobs: Knobs | None) -> TrainState:
         variables = network.init(init_key)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -81,7 +112,9 @@ def make_state(
             stats=variables["stats"],
             opt_state=optimizer.init(variables["params"]),
             key=jax.random.key_data(step_key),
+            average=jax.tree.map(jnp.copy, variables) if is_averaged else {},
+            knobs=knobs,
         )
 
     everywhere = state_sharding(make_mesh() if mesh is None else mesh)
-    return jax.jit(make, out_shardings=everywhere)(init_key, step_key)
+    return jax.jit(make, out_shardings=everywhere)(init_key, step_key, knobs)

@@ -4,25 +4,23 @@ Order of one round: take the next batch (already on the device), step, log, save
 processes that were started along. A round that finds no batch names the reason and waits.
 """
 
-import csv
 import threading
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import cv2
 import jax
-from tensorboardX import SummaryWriter
 
 from charles.checkpoint import Checkpoints
 from charles.collector import collect
 from charles.config import CollectOptions, PlayOptions, TrainConfig
 from charles.data.loader import Batch, Loader, pending_ids
+from charles.hot import HotFile, HotValues
 from charles.intake import Intake, Refilled
 from charles.learner import Learner, Restored
 from charles.messages import Checkpoint, Demand
+from charles.metrics import MetricsLog
 from charles.process import Worker, lower_priority, stop_on_signals
 from charles.run import write_run
 from charles.server import Server
@@ -30,6 +28,9 @@ from charles.ui.console import TrainConsole, TrainView
 
 DEMAND_S = 2.0
 """How often collectors are told what is short."""
+
+HOT_S = 0.5
+"""How often the hot file is looked at."""
 
 FULL_SHARE = 0.9
 """Draws, as a share of its capacity, from which on a buffer has enough while another has not."""
@@ -74,56 +75,6 @@ class TrainResult:
     share_stepping: float
 
 
-class MetricsLog:
-    """Writes metrics to TensorBoard, with the documented tags, and to ``metrics.csv``.
-
-    A full disk ends the log, not the training: ``failure`` says why.
-    """
-
-    def __init__(self, run_dir: Path) -> None:
-        self.failure = ""
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"))
-        self._file = (run_dir / "metrics.csv").open("a", newline="", encoding="utf-8")
-        self._csv: csv.DictWriter | None = None
-
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Add one row, unless the log has ended."""
-        try:
-            if not self.failure:
-                self._write(step, scalars)
-        except OSError as err:
-            self.failure = f"no more metrics are written: {err.strerror}"
-
-    def _write(self, step: int, scalars: dict[str, float]) -> None:
-        for name, value in scalars.items():
-            tag = f"ModelOutputs.{name}" if name.endswith(("_loss", "_error")) else name
-            self._writer.add_scalar(tag, value, step)
-        row = {"step": step, **scalars}
-        if self._csv is None:
-            self._csv = csv.DictWriter(self._file, fieldnames=list(row))
-            if self._file.tell() == 0:
-                self._csv.writeheader()
-        self._csv.writerow(row)
-        self._file.flush()
-
-    def close(self) -> None:
-        """Flush and close both."""
-        try:
-            self._writer.close()
-        except OSError:
-            _abandon(self._writer)
-        with suppress(OSError):  # every row was flushed, or its failure told
-            self._file.close()
-
-
-def _abandon(writer: SummaryWriter) -> None:
-    """Let a writer go that cannot flush; it would try again, and fail, when the process ends."""
-    file_writer: Any = writer.file_writer
-    events = file_writer.event_writer
-    events._worker.stop()
-    events._closed = True
-
-
 class Trainer:
     """One run, from the first sample to the last checkpoint.
 
@@ -154,7 +105,8 @@ class Trainer:
         self._scalars: dict[str, float] = {}
         self._notes: list[str] = []
         self._pause = ""
-        self._last_demand_s = 0.0
+        self._validated = self._turned = ""
+        self._last_demand_s = self._last_hot_s = 0.0
         self._saved_mark: tuple[int, set[int]] | None = None
         self._stack = ExitStack()
         try:
@@ -180,6 +132,7 @@ class Trainer:
         refilled = self._intake.refill(restored.data_state if restored else None)
         self._first_step = self._last_saved = self._learner.step_number
         self._note_start(restored, refilled)
+        self._open_hot_file(resume=resume)
         self._log = enter(closing(MetricsLog(config.run_dir)))
         self._console = enter(closing(TrainConsole(is_enabled=self._has_console)))
         self._loader = enter(
@@ -206,6 +159,14 @@ class Trainer:
             self._notes.append(f"{refilled.samples} samples from disk")
         if refilled.torn:
             self._notes.append(f"{refilled.torn} torn files from a crash dropped")
+
+    def _open_hot_file(self, *, resume: bool) -> None:
+        """Begin with what the run's hot file says, and tell where the configuration differs."""
+        configured = HotValues.of(self._config)
+        self._hot = HotFile(self._config.run_dir, configured, resume=resume)
+        self._learner.turn(self._hot.values)
+        changes = self._hot.values.differences(configured)
+        self._turned = f"hot.json at the start: {', '.join(changes)}" if changes else ""
 
     def _start_workers(self, collectors: int, *, has_player: bool) -> list[Worker]:
         """Start the processes that run along; they find the server as any other would."""
@@ -257,6 +218,8 @@ class Trainer:
                     self._log.write(learner.step_number, self._scalars)
                 if learner.step_number % config.checkpoint.every_steps == 0:
                     self._save()
+                if learner.step_number % config.validation.every_steps == 0:
+                    self._validate()
             self._look_after_others()
         return "all steps done"
 
@@ -287,6 +250,19 @@ class Trainer:
             clock.stepping_s += ended_s - started_s
         return metrics
 
+    def _validate(self) -> None:
+        """Measure on what is held out, if there is a batch of it."""
+        step = self._learner.step_number
+        scalars = self._learner.validate(self._intake.held_out_batches())
+        if scalars:
+            self._log.write_validation(step, scalars)
+            scores = [
+                f"{output.name} loss {scalars[f'{output.name}_loss']:.4g} "
+                f"MAE {scalars[f'{output.name}_mae']:.4g}"
+                for output in self._config.outputs
+            ]
+            self._validated = f"validation at step {step}: {', '.join(scores)}"
+
     def _save(self) -> None:
         """Write a checkpoint in the background, and tell the players.
 
@@ -312,19 +288,32 @@ class Trainer:
         self._server.broadcast(Checkpoint(step=learner.step_number))
 
     def _look_after_others(self) -> None:
-        """Raise what failed elsewhere, tell collectors what is short, draw the console."""
+        """Raise what failed elsewhere, heed the hot file, tell collectors what is short, show."""
         for worker in self._workers:
             error = worker.error()
             if error is not None:
                 raise error
         now_s = time.monotonic()
+        if now_s - self._last_hot_s > HOT_S:
+            self._last_hot_s = now_s
+            self._heed_hot_file()
         if now_s - self._last_demand_s > DEMAND_S:
             self._last_demand_s = now_s
             demand = Demand(
-                short={"weather": self._intake.rarest_weather()}, full=self._full_outputs()
+                short={"weather": self._intake.rarest_weather()},
+                full=self._full_outputs(),
+                is_validation_full=self._intake.view().is_validation_full,
             )
             self._server.broadcast(demand, role="collector")
         self._console.show(self._view)
+
+    def _heed_hot_file(self) -> None:
+        """Go on with what the hot file says now."""
+        before = self._hot.values
+        if self._hot.poll():
+            self._learner.turn(self._hot.values)
+            changes = ", ".join(self._hot.values.differences(before))
+            self._turned = f"hot.json at step {self._learner.step_number}: {changes}"
 
     def _full_outputs(self) -> tuple[str, ...]:
         """Outputs that have enough, while others have not: their collecting would be wasted."""
@@ -343,8 +332,10 @@ class Trainer:
             notes.append(f"{intake.torn} torn, {intake.foreign} foreign samples dropped")
         if intake.storage_failure:
             notes.append(f"no disk copy: {intake.storage_failure}")
-        if self._log.failure:
-            notes.append(self._log.failure)
+        if config.data.validation_share:
+            notes.append(f"{intake.held_out} samples held out")
+        more = (self._validated, self._turned, self._hot.problem, self._log.failure)
+        notes += [text for text in more if text]
         return TrainView(
             title=str(config.run_dir),
             step=self._learner.step_number,

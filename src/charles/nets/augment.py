@@ -15,7 +15,9 @@ from charles.config import AugmentConfig
 Array = jax.Array
 Batch = dict[str, Any]
 
-MIRRORED_CONTROLS = ("steering",)
+STEERING = "steering"
+
+MIRRORED_CONTROLS = (STEERING,)
 """Controls that change sign when the world is mirrored."""
 
 
@@ -31,45 +33,75 @@ def augment(batch: Batch, config: AugmentConfig, controls: Sequence[str], key: A
 
     Returns:
         A new batch of the same shapes; mirrored samples have steering, in label and history, and
-        the purpose's direction mirrored too.
+        the purpose's direction mirrored too; moved samples have their label's steering corrected.
     """
-    light_key, shift_key, flip_key = jax.random.split(key, 3)
-    image = vary_light(batch["image"], config, light_key)
+    light_key, shift_key, flip_key, noise_key = jax.random.split(key, 4)
+    batch = batch | {"image": vary_light(batch["image"], config, light_key)}
     if config.shift:
-        image = shift(image, config.shift, shift_key)
-    batch = batch | {"image": image}
+        batch = shift(batch, config, controls, shift_key)
+    if config.noise:  # after moving, which would repeat it along the edges
+        batch = batch | {"image": add_noise(batch["image"], config.noise, noise_key)}
     return mirror(batch, config.flip, controls, flip_key) if config.flip else batch
 
 
 def vary_light(image: Array, config: AugmentConfig, key: Array) -> Array:
-    """Pictures ``[B, h, w, 3]``, each brighter or darker and with more or less contrast."""
-    if not config.brightness and not config.contrast:
-        return image
+    """Pictures ``[B, h, w, 3]``, each with its own brightness, contrast, saturation and colour."""
+    light_key, saturation_key, colour_key = jax.random.split(key, 3)
     size = (image.shape[0], 1, 1, 1)
-    light, contrast = jax.random.uniform(key, (2, *size), minval=-1, maxval=1)
-    # [-1, 1] is twice the range of [0, 1] in which the config states brightness.
-    changed = image * (1 + config.contrast * contrast) + 2 * config.brightness * light
-    return jnp.clip(changed, -1, 1)
+    before = image
+    if config.saturation:
+        more = config.saturation * jax.random.uniform(saturation_key, size, minval=-1, maxval=1)
+        grey = jnp.mean(image, axis=-1, keepdims=True)
+        image = grey + (1 + more) * (image - grey)
+    if config.colour:
+        size_of_each = (image.shape[0], 1, 1, image.shape[-1])
+        gain = jax.random.uniform(colour_key, size_of_each, minval=-1, maxval=1)
+        image = (image + 1) * (1 + config.colour * gain) - 1  # black stays black
+    if config.brightness or config.contrast:
+        light, contrast = jax.random.uniform(light_key, (2, *size), minval=-1, maxval=1)
+        # [-1, 1] is twice the range of [0, 1] in which the config states brightness.
+        image = image * (1 + config.contrast * contrast) + 2 * config.brightness * light
+    return image if image is before else jnp.clip(image, -1, 1)
 
 
-def shift(image: Array, most: int, key: Array) -> Array:
-    """Pictures ``[B, h, w, 3]``, each moved by up to ``most`` pixels along both axes.
+def add_noise(image: Array, deviation: float, key: Array) -> Array:
+    """Pictures ``[B, h, w, 3]`` with noise on every pixel; a deviation of 1 is the whole range."""
+    noise = jax.random.normal(key, image.shape, image.dtype)
+    return jnp.clip(image + 2 * deviation * noise, -1, 1)
+
+
+def shift(batch: Batch, config: AugmentConfig, controls: Sequence[str], key: Array) -> Batch:
+    """A batch whose pictures are moved, each by up to ``config.shift`` pixels along both axes.
 
     What is uncovered repeats the picture's edge. A few pixels change what a driver should do by
     less than he notices, but no pixel is where it was: a network cannot tell a picture that it was
     shown before by heart.
 
+    A picture moved far to the right is what one sees whose car points, or stands, too far to the
+    left: ``config.shift_steering`` says how much further to the right (positive) one then steers.
+
     References:
         Yarats, Kostrikov, Fergus, "Image augmentation is all you need", 2021,
         https://arxiv.org/abs/2004.13649.
+
+        Bojarski et al., "End to end learning for self-driving cars", 2016,
+        https://arxiv.org/abs/1604.07316.
     """
+    image, most = batch["image"], config.shift
     padded = jnp.pad(image, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
     corners = jax.random.randint(key, (image.shape[0], 2), 0, 2 * most + 1)
 
     def cut(picture: Array, corner: Array) -> Array:
         return jax.lax.dynamic_slice(picture, (corner[0], corner[1], 0), image.shape[1:])
 
-    return jax.vmap(cut)(padded, corners)
+    moved = batch | {"image": jax.vmap(cut)(padded, corners)}
+    if not config.shift_steering:
+        return moved
+    to_the_right = (most - corners[:, 1]) / image.shape[2]
+    is_steering = np.array([name == STEERING for name in controls], np.float32)
+    more = config.shift_steering * to_the_right[:, None] * is_steering
+    return moved | {"label": jnp.where(is_steering, jnp.clip(batch["label"] + more, -1, 1),
+                                       batch["label"])}  # fmt: skip
 
 
 def mirror(batch: Batch, share: float, controls: Sequence[str], key: Array) -> Batch:

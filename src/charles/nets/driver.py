@@ -13,6 +13,7 @@ at all.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ from charles.nets.blocks import (
     rectify,
 )
 from charles.nets.functional import Batch, Network, functionalize
+from charles.nets.precision import compute_dtype
 from charles.nets.preprocess import check_size, image_shape, make_image
 from charles.outputs import Output
 from charles.sample import SampleSpec
@@ -40,17 +42,24 @@ Array = jax.Array
 _SPEED_FEATURES, _PURPOSE_FEATURES = 3, 5
 
 
-def make_network(config: NetworkConfig, sample: SampleSpec, outputs: tuple[Output, ...]) -> Network:
+def make_network(
+    config: NetworkConfig,
+    sample: SampleSpec,
+    outputs: tuple[Output, ...],
+    *,
+    dtype: Any = None,
+) -> Network:
     """The driver that ``config`` describes, for frames of ``sample``, with a head per output.
 
-    Computes in bfloat16 on accelerators and in float32 on a CPU; parameters and heads are float32.
+    Computes in ``dtype``, by default bfloat16 on accelerators and float32 on a CPU; parameters and
+    heads are float32.
 
     Raises:
         ConfigError: The input is larger than the frame.
     """
     check_size(config, sample)
     heads = {output.config.name: output.num_units for output in outputs}
-    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    dtype = compute_dtype() if dtype is None else dtype
 
     def prepare(batch: Batch) -> Batch:
         rest = {name: value for name, value in batch.items() if name != "pixels"}

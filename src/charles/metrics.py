@@ -1,0 +1,86 @@
+"""Where a run's figures go: TensorBoard, and a table per kind of figure."""
+
+import csv
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+VALIDATION = "validation/"
+"""What the names of figures of held-out samples begin with."""
+
+
+class MetricsLog:
+    """Writes figures to TensorBoard, with the documented tags, and to ``metrics.csv``.
+
+    Those of held-out samples go to ``validation.csv``: they come at other steps.
+
+    A full disk ends the log, not the training: ``failure`` says why.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.failure = ""
+        self._run_dir = run_dir
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"))
+        self._files = ExitStack()
+        self._tables: dict[str, tuple[Any, csv.DictWriter]] = {}
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add one row of ``metrics.csv``, unless the log has ended."""
+        self._try_to_write("metrics.csv", step, scalars)
+
+    def write_validation(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add one row of ``validation.csv``, unless the log has ended.
+
+        Args:
+            step: Steps done.
+            scalars: Named as those of a step; the tags begin with ``validation/``.
+        """
+        named = {f"{VALIDATION}{name}": value for name, value in scalars.items()}
+        self._try_to_write("validation.csv", step, named)
+
+    def _try_to_write(self, table: str, step: int, scalars: Mapping[str, float]) -> None:
+        try:
+            if not self.failure:
+                self._write(table, step, scalars)
+        except OSError as err:
+            self.failure = f"no more metrics are written: {err.strerror}"
+
+    def _write(self, table: str, step: int, scalars: Mapping[str, float]) -> None:
+        for name, value in scalars.items():
+            is_documented = name.endswith(("_loss", "_error")) and not name.startswith(VALIDATION)
+            self._writer.add_scalar(f"ModelOutputs.{name}" if is_documented else name, value, step)
+        row = {"step": step, **scalars}
+        if table not in self._tables:
+            opened = (self._run_dir / table).open("a", newline="", encoding="utf-8")
+            self._files.callback(_close, opened)
+            writer = csv.DictWriter(opened, fieldnames=list(row))
+            self._tables[table] = (opened, writer)
+            if opened.tell() == 0:
+                writer.writeheader()
+        opened, writer = self._tables[table]
+        writer.writerow(row)
+        opened.flush()
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        try:
+            self._writer.close()
+        except OSError:
+            _abandon(self._writer)
+        self._files.close()
+
+
+def _close(opened: Any) -> None:
+    with suppress(OSError):  # every row was flushed, or its failure told
+        opened.close()
+
+
+def _abandon(writer: SummaryWriter) -> None:
+    """Let a writer go that cannot flush; it would try again, and fail, when the process ends."""
+    file_writer: Any = writer.file_writer
+    events = file_writer.event_writer
+    events._worker.stop()
+    events._closed = True
