@@ -19,7 +19,7 @@ from charles.config import AugmentConfig
 from charles.nets.augment import augment as augment_batch
 from charles.nets.functional import Batch, Network, Variables
 from charles.optim import last_learning_rate
-from charles.outputs import Output
+from charles.outputs import Output, current_of
 from charles.state import TrainState, batch_sharding, make_mesh, state_sharding
 
 __all__ = [
@@ -72,7 +72,7 @@ def make_train_step(
     def loss_of(params: Any, stats: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
         variables = {"params": params, "stats": stats}
         predictions, stats = network.forward(variables, batch, is_training=True, key=key)
-        metrics = measure(predictions, batch["label"], outputs, names)
+        metrics = measure(predictions, batch, outputs, names)
         return metrics["loss"], (stats, metrics)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -128,11 +128,17 @@ def reuse_freed_memory() -> None:
 
 def measure(
     predictions: dict[str, Array],
-    label: Array,
+    batch: Batch,
     outputs: tuple[Output, ...],
     control_names: Sequence[str],
 ) -> Metrics:
-    """Losses and metrics of raw predictions against labels ``[B, A]``; pure, inside or outside jit.
+    """Losses and metrics of raw predictions; pure, inside or outside jit.
+
+    Args:
+        predictions: Raw head outputs ``[B, num_units]`` by output name.
+        batch: Has ``label [B, A]`` and ``history [B, T, D]``; the rest is not looked at.
+        outputs: What is predicted.
+        control_names: The controls of ``label``, in order.
 
     Returns:
         ``loss`` (weighted sum), ``<output>_loss`` and ``<output>_mae``, float32 scalars.
@@ -140,25 +146,37 @@ def measure(
     metrics: Metrics = {"loss": jnp.zeros(())}
     for output in outputs:
         name = output.config.name
-        target = output.target(label, control_names)
+        current = current_of(batch["history"], control_names, name)
+        target = output.target(batch["label"], control_names, current)
         loss = jnp.mean(output.loss(predictions[name], target))
         metrics["loss"] += output.config.loss_weight * loss
         metrics[f"{name}_loss"] = loss
-        metrics[f"{name}_mae"] = jnp.mean(output.metric(predictions[name], target))
+        metrics[f"{name}_mae"] = jnp.mean(output.metric(predictions[name], target, current))
     return metrics
 
 
-def make_predict(network: Network, outputs: tuple[Output, ...]) -> PredictFn:
+def make_predict(
+    network: Network, outputs: tuple[Output, ...], *, control_names: Sequence[str]
+) -> PredictFn:
     """The jitted prediction, for a player (one frame) or an evaluation (many).
+
+    Args:
+        network: What predicts.
+        outputs: What it predicts.
+        control_names: The controls at the front of a ``history`` row, in order.
 
     Returns:
         ``predict(variables, inputs)``: decoded values, float32 ``[B]`` by output name, from
         ``pixels`` uint8 ``[B, ...]``, ``speed [B]``, ``purpose [B, 2]`` and ``history
         [B, T, D]``. Compiled once per batch size; new variables of the same shapes change nothing.
     """
+    names = tuple(control_names)
 
     def predict(variables: Variables, inputs: Batch) -> dict[str, Array]:
         predictions, _ = network.apply(variables, inputs, is_training=False)
-        return {out.config.name: out.decode(predictions[out.config.name]) for out in outputs}
+        return {
+            name: output.decode(predictions[name], current_of(inputs["history"], names, name))
+            for name, output in ((each.config.name, each) for each in outputs)
+        }
 
     return jax.jit(predict)

@@ -13,6 +13,7 @@ from charles.outputs import ACCELERATION_BRAKING, STEERING, Bins, OutputConfig
 NAMES = ("acceleration_braking", "steering")
 OUTPUTS = (ACCELERATION_BRAKING, STEERING)
 NEVER = 10**9
+REST = np.zeros(2, np.float32)
 
 
 def make(version="v3", patience=NEVER, outputs=OUTPUTS, seed=0):
@@ -32,10 +33,10 @@ def collect(balancer, stream):
     """Play a stream of labels; returns the sets as (output, labels of its samples)."""
     sets, captured = [], []
     for label in stream:
-        output = balancer.wants(label)
+        output = balancer.wants(label, REST)
         if output is not None:
             captured.append(label)
-            assert balancer.add(output, label, len(captured) - 1) == []
+            assert balancer.add(output, label, REST, len(captured) - 1) == []
         sets += [(out, np.array([captured[s] for s in slots]), slots)
                  for out, slots in balancer.take_completed()]  # fmt: skip
     return sets, len(captured)
@@ -79,10 +80,10 @@ def test_unfinished_sets_never_hold_more_slots_than_promised(seed, patience):
     balancer = make(patience=patience, seed=seed)
     held = 0
     for label in labels(300, seed):
-        output = balancer.wants(label)
+        output = balancer.wants(label, REST)
         held -= sum(len(slots) for _, slots in balancer.take_completed())
         if output is not None:
-            balancer.add(output, label, 0)
+            balancer.add(output, label, REST, 0)
             held += 1
         assert held <= balancer.max_slots
 
@@ -131,9 +132,9 @@ def test_wanted_by_both_goes_to_the_output_that_has_fewer():
     taken = [0, 0]
     for _ in range(12):
         label = rng.uniform(-1, 1, 2).astype(np.float32)
-        output = balancer.wants(label)
+        output = balancer.wants(label, REST)
         if output is not None:
-            balancer.add(output, label, 0)
+            balancer.add(output, label, REST, 0)
             taken[output] += 1
     assert abs(taken[0] - taken[1]) <= 3
 
@@ -172,9 +173,9 @@ def test_an_unwanted_output_gets_nothing_until_it_is_wanted_again(version):
     def chosen(count):
         outputs = []
         for label in itertools.islice(stream, count):
-            output = balancer.wants(label)
+            output = balancer.wants(label, REST)
             if output is not None:
-                balancer.add(output, label, slot=len(outputs))
+                balancer.add(output, label, REST, slot=len(outputs))
                 outputs.append(output)
             balancer.take_completed()
         return outputs
