@@ -121,7 +121,7 @@ def samples_row(name: str, timing: Timing, size: int) -> Row:
 
 def prediction_row() -> Row:
     """One frame, from stored pixels in host memory to decoded values, as a player does it."""
-    predict = make_predict(NETWORK, OUTPUTS)
+    predict = make_predict(NETWORK, OUTPUTS, control_names=SAMPLE.controls)
     variables = NETWORK.init(jax.random.key(0))
     inputs = {name: array for name, array in make_batch(1).items() if name != "label"}
     timing = time_of(lambda: predict(variables, inputs), warmup=20)

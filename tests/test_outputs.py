@@ -16,6 +16,7 @@ from charles.outputs import (
 )
 
 NAMES = ("acceleration_braking", "steering")
+REST = np.float32(0)
 
 
 @st.composite
@@ -95,13 +96,13 @@ def test_a_control_that_the_game_lacks_is_refused_by_name():
 def test_regression_target_loss_metric_and_decoding_fit_together():
     output = make_output(OutputConfig(name="steering", low=-0.5, high=0.5))
     labels = np.array([[0.0, 0.9], [0.0, -0.25]], np.float32)
-    target = output.target(labels, NAMES)
+    target = output.target(labels, NAMES, REST)
     assert target.dtype == np.float32
     assert target.tolist() == [0.5, -0.25]
     prediction = np.array([[0.25], [0.25]], np.float32)
     assert output.loss(prediction, target).tolist() == [0.0625, 0.25]
-    assert output.decode(prediction).tolist() == [0.25, 0.25]
-    assert output.metric(prediction, target).tolist() == [0.25, 0.5]
+    assert output.decode(prediction, REST).tolist() == [0.25, 0.25]
+    assert output.metric(prediction, target, REST).tolist() == [0.25, 0.5]
 
 
 def test_too_much_can_cost_more_than_too_little():
@@ -123,4 +124,4 @@ def test_beyond_the_end_of_the_range_only_the_wrong_way_costs(target, prediction
     output = make_output(OutputConfig(name="steering", low=-0.5, high=0.5))
     given = np.array([[prediction]], np.float32), np.array([target], np.float32)
     assert output.loss(*given).tolist() == [loss]
-    assert output.metric(*given).tolist() == [abs(np.clip(prediction, -0.5, 0.5) - target)]
+    assert output.metric(*given, REST).tolist() == [abs(np.clip(prediction, -0.5, 0.5) - target)]

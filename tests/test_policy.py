@@ -10,6 +10,7 @@ from charles.data.pixels import to_pixels
 from charles.errors import CheckpointError, ConfigError
 from charles.io.game import Telemetry
 from charles.observer import Observer, blank_inputs
+from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
 from charles.policy import (
     ControlFilter,
     Policy,
@@ -142,7 +143,8 @@ def test_predictions_become_the_games_controls():
 
 
 def test_filtered_controls_are_a_running_mean_that_forgets_and_lets_bad_numbers_through():
-    filtered = ControlFilter(("acceleration_braking", "steering"), 0.75)
+    outputs = (ACCELERATION_BRAKING, STEERING)
+    filtered = ControlFilter(outputs, ("acceleration_braking", "steering"), 0.75)
     nan, up = float("nan"), {"acceleration_braking": 1.0, "steering": -1.0}
     first = filtered.apply({"acceleration_braking": 0.0, "steering": 0.0})
     kept = first.copy()
@@ -153,6 +155,15 @@ def test_filtered_controls_are_a_running_mean_that_forgets_and_lets_bad_numbers_
     np.testing.assert_allclose(filtered.apply(up), [1.0, -1.0])
     filtered.restart()
     np.testing.assert_allclose(filtered.apply({"acceleration_braking": 0.5, "steering": 0.5}), 0.5)
+
+
+@pytest.mark.parametrize("pedal", ["acceleration_braking", "braking"])
+def test_what_adds_to_the_controls_that_apply_is_not_smoothed_again(pedal):
+    outputs = (OutputConfig(name=pedal, type="discrete_delta"), STEERING)
+    filtered = ControlFilter(outputs, ("acceleration_braking", "steering"), 0.75)
+    filtered.apply({"acceleration_braking": 0.0, "steering": 0.0})
+    controls = filtered.apply({"acceleration_braking": 1.0, "steering": 1.0})
+    np.testing.assert_allclose(controls, [1.0, 0.25])
 
 
 def test_outputs_that_leave_a_control_undriven_are_refused():

@@ -99,7 +99,7 @@ def test_a_simple_task_is_learned():
     after = rig.train(1, 300)
     assert before["steering_mae"] > 0.3
     assert after["loss"] < 0.05 * before["loss"]
-    predict = make_predict(DRIVER, OUTPUTS)
+    predict = make_predict(DRIVER, OUTPUTS, control_names=SAMPLE.controls)
     batch = make_batch(1000, 200)
     inputs = {name: array for name, array in batch.items() if name != "label"}
     predicted = predict(rig.state.variables, inputs)
@@ -126,7 +126,7 @@ def test_step_and_prediction_compile_once():
     rig = Rig()
     rig.train(0, 4)
     assert rig.step_fn._cache_size() == 1
-    predict = make_predict(DRIVER, OUTPUTS)
+    predict = make_predict(DRIVER, OUTPUTS, control_names=SAMPLE.controls)
     for seed in range(3):
         variables = jax.device_put(jax.jit(DRIVER.init)(jax.random.key(seed)), jax.devices()[0])
         predict(variables, {k: v for k, v in make_batch(seed, 1).items() if k != "label"})
@@ -174,7 +174,7 @@ def test_halves_of_a_control_are_targets_of_their_own():
     for make in (np.asarray, jnp.asarray):
         for name, expected in (("acceleration", [0.6, 0.0]), ("braking", [0.0, 0.3])):
             output = make_output(OutputConfig(name=name, low=0.0))
-            np.testing.assert_allclose(output.target(make(labels), names), expected, rtol=1e-6)
+            np.testing.assert_allclose(output.target(make(labels), names, 0.0), expected, rtol=1e-6)
 
 
 SHARDED = """

@@ -225,7 +225,8 @@ class Collector:
 
     def _consider(self, telemetry: Telemetry, label: np.ndarray, flag: SampleFlag) -> None:
         """Capture the sample if an output's set wants it, and publish the sets it completes."""
-        output = self.balancer.wants(label)
+        current = self._observer.current
+        output = self.balancer.wants(label, current)
         if output is None:
             return
         slot = self._claim()
@@ -234,7 +235,7 @@ class Collector:
             return
         self._write(slot, telemetry, label, output, flag)
         self.tally.samples += 1
-        for unwanted in self.balancer.add(output, label, slot):
+        for unwanted in self.balancer.add(output, label, current, slot):
             self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
             self._lane.publish(slots)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from charles.errors import require
-from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
+from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig, check_deltas
 from charles.sample import PixelFormat, is_held_out
 from charles.training_config import (
     AugmentConfig,
@@ -145,8 +145,11 @@ class CollectConfig:
 class BalancingConfig:
     """How samples are balanced while they are collected."""
 
-    version: Literal["v3", "none"] = "v3"
-    """``v3``: a set has one sample for each bin of each output; ``none``: every sample counts."""
+    version: Literal["none", "v1", "v2", "v3", "v4"] = "v3"
+    """``none``: every sample counts. ``v1``: a set has a sample for each combination of the
+    outputs' bins. ``v2``: a set has one for each bin of one output, which alone is trained on it.
+    ``v3``: as v2, but all outputs are trained on it. ``v4``: as v3, and of two samples of a bin the
+    set keeps the one that leaves the other outputs more even."""
     patience: int = 600
     """Candidates seen without progress after which a set goes out without its missing bins."""
 
@@ -343,6 +346,9 @@ class TrainConfig:
         require(share <= self.data.buffer_capacity, "data.buffer_capacity",
                 f"hold a batch's share ({share})", self.data.buffer_capacity,
                 "Use larger buffers or a smaller batch_size.")  # fmt: skip
+        # The compact network takes no history.
+        check_deltas(self.outputs, history_length=self.data.history_length, reads_controls=False)
+        self._check_rates()
         self._check_validation()
 
     def _check_validation(self) -> None:
@@ -360,6 +366,15 @@ class TrainConfig:
             require(has_any, "game.seeds", f"have {kind} worlds at data.validation_share {share:g}",
                     self.game.seeds, "Take a wider range.")  # fmt: skip
 
+    def _check_rates(self) -> None:
+        """A change is learned as that of one instant of a collector, and holds for one as long."""
+        if any(output.is_by_change for output in self.outputs):
+            rate_hz, dagger = self.collect.rate_hz, self.collect.dagger
+            rule = f"be collect.rate_hz ({rate_hz}) where an output is a discrete delta"
+            require(self.play.rate_hz == rate_hz, "play.rate_hz", rule, self.play.rate_hz)
+            is_even = dagger.share == 0 or dagger.rate_hz >= rate_hz
+            require(is_even, "collect.dagger.rate_hz", rule, dagger.rate_hz)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CollectOptions:
@@ -368,6 +383,8 @@ class CollectOptions:
     server: ServerConfig = field(default_factory=ServerConfig)
     console: bool = True
     """Show what is being collected."""
+    plot: Path | None = None
+    """A PNG of how balanced the samples are that were kept, written every minute and at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,8 @@ class PolicyDriver:
         self._variables = variables
         self._renderer = renderer
         self._observer = Observer(policy.spec)
-        self._filter = ControlFilter(policy.spec.controls, policy.config.play.smoothing)
+        config = policy.config
+        self._filter = ControlFilter(config.outputs, policy.spec.controls, config.play.smoothing)
 
     @property
     def frame(self) -> np.ndarray:

@@ -40,6 +40,14 @@ class Observer:
         self.write_history(inputs["history"][0])
         return inputs
 
+    @property
+    def current(self) -> np.ndarray:
+        """The controls that applied at the instant before, float32 ``[A]``: the history's newest.
+
+        Zeros at the start of an episode, and where no history is kept. Overwritten later.
+        """
+        return self._history.newest_controls
+
     def write_history(self, out: np.ndarray) -> None:
         """Write the past into ``out``, float32 ``[T, D]``, oldest first."""
         self._history.write_into(out)

@@ -165,7 +165,8 @@ class Player:
         self.policy = policy
         self._game, self._pad, self._stager = game, pad, stager
         self._observer = Observer(policy.spec)
-        self._filter = ControlFilter(policy.spec.controls, play.smoothing)
+        outputs, controls = policy.config.outputs, policy.spec.controls
+        self._filter = ControlFilter(outputs, controls, play.smoothing)
         self._unstuck = Unstuck(play.unstuck, play.rate_hz)
         self._swap_at_unstuck = play.swap_at == "unstuck"
         self._see_every = max(1, round(play.rate_hz))

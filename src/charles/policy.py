@@ -8,7 +8,7 @@ progress keeps the tree it started with. Every tree is placed the same way, so t
 never compiles anything again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from charles.intake import sample_spec
 from charles.nets.driver import make_network
 from charles.nets.precision import compute_dtype
 from charles.observer import Inputs, blank_inputs
-from charles.outputs import make_output
+from charles.outputs import OutputConfig, make_output
 from charles.train_step import make_predict
 
 Variables = Any
@@ -49,7 +49,7 @@ class Policy:
         check_controls(tuple(output.config.name for output in outputs), self.spec.controls)
         dtype = compute_dtype(config.precision)
         self._network = make_network(config.network, self.spec, outputs, dtype=dtype)
-        self._predict = make_predict(self._network, outputs)
+        self._predict = make_predict(self._network, outputs, control_names=self.spec.controls)
         self._device = jax.local_devices()[0]
         self.abstract_variables: Variables = jax.eval_shape(self._network.init, jax.random.key(0))
         """Shapes and types of the parameters, as :class:`jax.ShapeDtypeStruct`."""
@@ -157,13 +157,26 @@ class ControlFilter:
     A network errs a little differently on every picture, and a car follows all of it; the mean
     over a few pictures errs less.
 
+    What a discrete delta predicts is left as it is: it adds to what applied, which is a mean over
+    the past by itself, and of a change that was damped again too little would arrive.
+
     Args:
+        outputs: What is predicted.
         controls: Names of the game's ``A`` controls.
         smoothing: Share that the controls before have in the next, in [0, 1).
     """
 
-    def __init__(self, controls: tuple[str, ...], smoothing: float) -> None:
-        self._controls, self._smoothing = controls, smoothing
+    def __init__(
+        self, outputs: Iterable[OutputConfig], controls: tuple[str, ...], smoothing: float
+    ) -> None:
+        by_change = {output.name for output in outputs if output.is_by_change}
+        is_summing = [
+            name in by_change
+            or (name == "acceleration_braking" and not by_change.isdisjoint(HALVES))
+            for name in controls
+        ]
+        self._controls = controls
+        self._smoothing = np.where(is_summing, 0.0, smoothing).astype(np.float32)
         self._last: np.ndarray | None = None
 
     def restart(self) -> None:
@@ -177,7 +190,7 @@ class ControlFilter:
             self._last = None
             return controls
         if self._last is not None:
-            controls += np.float32(self._smoothing) * (self._last - controls)
+            controls += self._smoothing * (self._last - controls)
         self._last = controls
         return controls
 

@@ -19,6 +19,7 @@ import msgspec
 import charles
 from charles.config import TrainConfig
 from charles.errors import CharlesError, ConfigError
+from charles.outputs import OutputConfig
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "panda3d", "pyzmq")
 """Packages whose versions are recorded."""
@@ -97,13 +98,19 @@ def as_data(config: Any) -> dict[str, Any]:
 def contract_of(config: TrainConfig) -> dict[str, Any]:
     """The settings that parameters depend on: a checkpoint fits those that share them all."""
     data = as_data(config)
-    outputs = [{"name": each["name"], "type": each["type"]} for each in data["outputs"]]
     return {
-        "outputs": outputs,
+        "outputs": [_contract_of_output(output) for output in config.outputs],
         "frame": data["frame"],
         "network": data["network"],
         "history_length": data["data"]["history_length"],
     }
+
+
+def _contract_of_output(output: OutputConfig) -> dict[str, Any]:
+    contract: dict[str, Any] = {"name": output.name, "type": output.type}
+    if output.class_values:
+        contract["classes"] = list(output.class_values)
+    return contract
 
 
 def differences(old: Any, new: Any) -> list[str]:

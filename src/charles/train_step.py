@@ -22,7 +22,7 @@ from charles.config import AugmentConfig
 from charles.nets.augment import augment as augment_batch
 from charles.nets.functional import Batch, Network, Variables
 from charles.optim import last_grad_norm, last_learning_rate
-from charles.outputs import Output
+from charles.outputs import Output, current_of
 from charles.state import TrainState, batch_sharding, make_mesh, state_sharding
 
 __all__ = [
@@ -212,7 +212,7 @@ class _Pass:
         def loss_of(params: Any) -> tuple[Array, Any]:
             variables = {"params": params, "stats": stats}
             predictions, new = network.forward(variables, batch, is_training=True, key=network_key)
-            metrics = measure(predictions, batch["label"], self.outputs, names)
+            metrics = measure(predictions, batch, self.outputs, names)
             weighed = [self.weights[name] * metrics[f"{name}_loss"] for name in self._names()]
             metrics["loss"] = reduce(operator.add, weighed)
             return metrics["loss"], (new, metrics)
@@ -283,11 +283,17 @@ def reuse_freed_memory() -> None:
 
 def measure(
     predictions: dict[str, Array],
-    label: Array,
+    batch: Batch,
     outputs: tuple[Output, ...],
     control_names: Sequence[str],
 ) -> Metrics:
-    """Losses and metrics of raw predictions against labels ``[B, A]``; pure, inside or outside jit.
+    """Losses and metrics of raw predictions; pure, inside or outside jit.
+
+    Args:
+        predictions: Raw head outputs ``[B, num_units]`` by output name.
+        batch: Has ``label [B, A]`` and ``history [B, T, D]``; the rest is not looked at.
+        outputs: What is predicted.
+        control_names: The controls of ``label``, in order.
 
     Returns:
         ``loss`` (weighted sum), ``<output>_loss`` and ``<output>_mae``, float32 scalars.
@@ -295,26 +301,38 @@ def measure(
     metrics: Metrics = {"loss": jnp.zeros(())}
     for output in outputs:
         name = output.config.name
-        target = output.target(label, control_names)
+        current = current_of(batch["history"], control_names, name)
+        target = output.target(batch["label"], control_names, current)
         loss = jnp.mean(output.loss(predictions[name], target))
         metrics["loss"] += output.config.loss_weight * loss
         metrics[f"{name}_loss"] = loss
-        metrics[f"{name}_mae"] = jnp.mean(output.metric(predictions[name], target))
+        metrics[f"{name}_mae"] = jnp.mean(output.metric(predictions[name], target, current))
     return metrics
 
 
-def make_predict(network: Network, outputs: tuple[Output, ...]) -> PredictFn:
+def make_predict(
+    network: Network, outputs: tuple[Output, ...], *, control_names: Sequence[str]
+) -> PredictFn:
     """The jitted prediction, for a player (one frame) or an evaluation (many).
+
+    Args:
+        network: What predicts.
+        outputs: What it predicts.
+        control_names: The controls at the front of a ``history`` row, in order.
 
     Returns:
         ``predict(variables, inputs)``: decoded values, float32 ``[B]`` by output name, from
         ``pixels`` uint8 ``[B, ...]``, ``speed [B]``, ``purpose [B, 2]`` and ``history
         [B, T, D]``. Compiled once per batch size; new variables of the same shapes change nothing.
     """
+    names = tuple(control_names)
 
     def predict(variables: Variables, inputs: Batch) -> dict[str, Array]:
         predictions, _ = network.apply(variables, inputs, is_training=False)
-        return {out.config.name: out.decode(predictions[out.config.name]) for out in outputs}
+        return {
+            name: output.decode(predictions[name], current_of(inputs["history"], names, name))
+            for name, output in ((each.config.name, each) for each in outputs)
+        }
 
     return jax.jit(predict)
 
@@ -348,11 +366,10 @@ def make_evaluate(
         metrics: Metrics = {}
         for number, output in enumerate(outputs):
             name = output.config.name
-            values, label = predictions[name], batch["label"]
+            part = {name: predictions[name], **{key: batch[key] for key in ("label", "history")}}
             if is_per_output:
-                values = part_of(values, number, len(outputs))
-                label = part_of(label, number, len(outputs))
-            metrics |= measure({name: values}, label, (output,), names)
+                part = {key: part_of(each, number, len(outputs)) for key, each in part.items()}
+            metrics |= measure(part, part, (output,), names)
         del metrics["loss"]
         return metrics
 

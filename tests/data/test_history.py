@@ -30,3 +30,17 @@ def test_wrong_sizes_are_refused():
         History(-1, 5)
     with pytest.raises(ConfigError, match="history features"):
         History(1, 3)
+
+
+def test_the_newest_controls_are_those_of_the_last_row_and_zero_at_first():
+    for length in (0, 1, 3):
+        history = History(length, 5)
+        assert history.newest_controls.tolist() == [0.0, 0.0]
+        for number in range(1, 6):
+            history.append(np.array([number, -number], np.float32), 1.0, np.ones(2, np.float32))
+            out = np.zeros((length, 5), np.float32)
+            history.write_into(out)
+            wanted = out[-1, :2].tolist() if length else [0.0, 0.0]
+            assert history.newest_controls.tolist() == wanted
+        history.clear()
+        assert history.newest_controls.tolist() == [0.0, 0.0]

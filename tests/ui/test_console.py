@@ -132,7 +132,7 @@ def test_collector_shows_bins_and_cadence():
     outputs = (ACCELERATION_BRAKING, STEERING)
     balancer = make_balancer(BalancingConfig(), outputs, names, seed=0)
     label = np.zeros(2, np.float32)
-    balancer.add(balancer.wants(label), label, 0)
+    balancer.add(balancer.wants(label, label), label, label, 0)
     cadence = Cadence(30.0)
     for number in range(1, 50):
         cadence.add(number * 33_333_333)

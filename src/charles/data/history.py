@@ -39,6 +39,16 @@ class History:
         row[-2:] = purpose
         self._oldest = (self._oldest + 1) % self.length
 
+    @property
+    def newest_controls(self) -> np.ndarray:
+        """What applied at the newest instant, float32 ``[A]``; zeros where there is none.
+
+        A view, overwritten by what is appended later.
+        """
+        if self.length == 0:
+            return np.zeros(self._rows.shape[1] - 3, np.float32)
+        return self._rows[self._oldest - 1, :-3]
+
     def clear(self) -> None:
         """Begin an episode: forget everything."""
         self._rows[:] = 0.0
