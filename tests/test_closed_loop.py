@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.tiny_run import NETWORK, make_config
 
-from charles.config import NetworkConfig, PlayConfig, TrainConfig
+from charles.config import PlayConfig, TrainConfig
 from charles.errors import ConfigError
 from charles.evaluate import PolicyDriver
 from charles.io.game import Scene
@@ -34,7 +34,7 @@ def make_policy(tmp_path, outputs, **network):
     """A policy whose parameters are all zero: it believes every class equally probable."""
     config = make_config(
         tmp_path, outputs=outputs, batch_size=6 * len(outputs),
-        network=NetworkConfig(**{**vars(NETWORK), "with_speed": False, **network}),
+        network=replace(NETWORK, compact=replace(NETWORK.compact, with_speed=False, **network)),
         play=PlayConfig(smoothing=0.9),
     )  # fmt: skip
     return Policy(config)

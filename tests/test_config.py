@@ -28,6 +28,7 @@ from charles.config import (
     ValidationConfig,
 )
 from charles.errors import ConfigError
+from charles.network_config import CompactConfig
 from charles.outputs import OutputConfig
 from charles.sample import SampleSpec, is_held_out
 
@@ -70,7 +71,7 @@ IMPOSSIBLE = [
     (DataConfig, "data.validation_share", {"validation_share": 0.6}),
     (DataConfig, "data.validation_capacity", {"validation_capacity": 0}),
     (NetworkConfig, "network.crop_top", {"crop_top": 1.0}),
-    (NetworkConfig, "network.widths", {"widths": ()}),
+    (CompactConfig, "network.compact.widths", {"widths": ()}),
     (OptimizerConfig, "optimizer.learning_rate", {"learning_rate": 0.0}),
     (OptimizerConfig, "optimizer.warmup_steps", {"warmup_steps": -1}),
     (OptimizerConfig, "optimizer.clip_norm", {"clip_norm": 0.0}),

@@ -19,12 +19,14 @@ WITHOUT_JAX = ("charles", "charles.collector", "charles.data", "charles.io", "ch
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 
 FOUNDATION = {
-    "errors", "config", "training_config", "models", "presets", "sample", "timing", "outputs",
+    "errors", "config", "network_config", "training_config", "models",
+    "presets", "sample", "timing", "outputs",
 }  # fmt: skip
 
 MAY_IMPORT = {
     "errors": set(),
     "config": FOUNDATION,
+    "network_config": FOUNDATION,
     "training_config": FOUNDATION,
     "models": FOUNDATION,
     "presets": FOUNDATION,

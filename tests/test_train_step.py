@@ -14,6 +14,7 @@ from charles.checkpoint import Checkpoints
 from charles.config import AugmentConfig, NetworkConfig, OptimizerConfig
 from charles.data.device import put
 from charles.nets.driver import make_network
+from charles.network_config import CompactConfig
 from charles.optim import make_optimizer
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig, make_output
 from charles.sample import SampleSpec
@@ -22,8 +23,8 @@ from charles.train_step import batch_sharding, make_mesh, make_predict, make_tra
 
 SAMPLE = SampleSpec(height=16, width=32, pixel_format="rgb", history_length=2)
 NETWORK = NetworkConfig(
-    input_height=16, input_width=32, crop_top=0.25, patch=4, widths=(16,), residuals=0, neck=4,
-    dense=(16,), condition=8,
+    input_height=16, input_width=32, crop_top=0.25,
+    compact=CompactConfig(patch=4, widths=(16,), residuals=0, neck=4, dense=(16,), condition=8),
 )  # fmt: skip
 OUTPUTS = (make_output(ACCELERATION_BRAKING), make_output(STEERING))
 # Random at every step, yet gentle enough for the task below to be learned.

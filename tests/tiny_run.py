@@ -20,14 +20,16 @@ from charles.config import (
 )
 from charles.intake import sample_spec
 from charles.nets.driver import make_network
+from charles.network_config import CompactConfig
 from charles.optim import make_optimizer
 from charles.outputs import make_output
 from charles.run import contract_of, write_run
 from charles.state import TrainState, make_state
 
 NETWORK = NetworkConfig(
-    input_height=16, input_width=32, widths=(8,), residuals=0, neck=4, dense=(8,), condition=8
-)
+    input_height=16, input_width=32,
+    compact=CompactConfig(widths=(8,), residuals=0, neck=4, dense=(8,), condition=8),
+)  # fmt: skip
 
 
 def make_config(run_dir: Path, **changes: Any) -> TrainConfig:

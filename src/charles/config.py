@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from charles.errors import require
+from charles.network_config import NetworkConfig
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig, check_deltas
 from charles.sample import PixelFormat, is_held_out
 from charles.training_config import (
@@ -209,53 +210,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """The network: a compact convolutional driver."""
-
-    input_height: int = 90
-    """Height the frame is averaged down to inside the step."""
-    input_width: int = 160
-    """Width the frame is averaged down to inside the step."""
-    crop_top: float = 0.3
-    """Share of the frame cut off at the top (sky)."""
-    crop_bottom: float = 0.0
-    """Share of the frame cut off at the bottom (bonnet)."""
-    patch: int = 4
-    """Side of the squares of pixels that are folded into channels before the first convolution."""
-    stem: int = 1
-    """Side of the first convolution's kernel, in patches; 3 sees more and costs twice the time."""
-    widths: tuple[int, ...] = (48, 64, 96)
-    """Channels of the convolutional stages; each but the first halves the resolution."""
-    residuals: int = 0
-    """Residual blocks after the last stage."""
-    neck: int = 48
-    """Channels that the feature maps are reduced to before they are flattened."""
-    dense: tuple[int, ...] = (256, 128)
-    """Hidden widths after image, speed and purpose are joined."""
-    condition: int = 64
-    """Features that the purpose, and the speed, are encoded to."""
-    is_modulated: bool = True
-    """Let the purpose scale and shift the feature maps, not only join them at the end."""
-    with_speed: bool = True
-    """Give the network the speed; it scales and shifts each output."""
-    with_purpose: bool = True
-    """Give the network direction and distance of the target."""
-
-    def __post_init__(self) -> None:
-        require(0 <= self.crop_top < 1, "network.crop_top", "lie in [0, 1)", self.crop_top)
-        rule = f"lie in [0, 1 - crop_top), crop_top is {self.crop_top}"
-        is_left = 0 <= self.crop_bottom < 1 - self.crop_top
-        require(is_left, "network.crop_bottom", rule, self.crop_bottom)
-        require(len(self.widths) > 0, "network.widths", "have at least one stage", self.widths)
-        is_odd = self.stem > 0 and self.stem % 2 == 1
-        require(is_odd, "network.stem", "be odd and positive", self.stem)
-        for name in ("patch", "neck", "condition"):
-            value = getattr(self, name)
-            require(value > 0, f"network.{name}", "be positive", value)
-        require(self.residuals >= 0, "network.residuals", "be 0 or more", self.residuals)
-
-
-@dataclass(frozen=True, kw_only=True)
 class PlayConfig:
     """What a player does."""
 
@@ -346,8 +300,7 @@ class TrainConfig:
         require(share <= self.data.buffer_capacity, "data.buffer_capacity",
                 f"hold a batch's share ({share})", self.data.buffer_capacity,
                 "Use larger buffers or a smaller batch_size.")  # fmt: skip
-        # The compact network takes no history.
-        check_deltas(self.outputs, history_length=self.data.history_length, reads_controls=False)
+        self._check_history()
         self._check_rates()
         self._check_validation()
 
@@ -365,6 +318,15 @@ class TrainConfig:
             kind = "held-out" if is_wanted else "training"
             require(has_any, "game.seeds", f"have {kind} worlds at data.validation_share {share:g}",
                     self.game.seeds, "Take a wider range.")  # fmt: skip
+
+    def _check_history(self) -> None:
+        """Refuse a network that reads more of the past than samples remember."""
+        given, network = self.data.history_length, self.network
+        rule = f"be at least {network.history_length}, which {network.model} reads"
+        require(given >= network.history_length, "data.history_length", rule, given)
+        reads = set(network.controls_read)
+        for output in self.outputs:
+            check_deltas((output,), history_length=given, reads_controls=output.name in reads)
 
     def _check_rates(self) -> None:
         """A change is learned as that of one instant of a collector, and holds for one as long."""

@@ -53,7 +53,7 @@ class Learner:
         outputs = tuple(make_output(output) for output in config.outputs)
         dtype = compute_dtype(config.precision)
         self.network = make_network(config.network, spec, outputs, dtype=dtype)
-        optimizer = make_optimizer(config.optimizer)
+        optimizer = make_optimizer(config.optimizer, frozen=config.network.frozen)
         mesh = make_mesh()
         self._sharding, self._everywhere = batch_sharding(mesh), state_sharding(mesh)
         self.state: TrainState = make_state(

@@ -8,8 +8,11 @@ Two rules of ours differ from the documented runs, whose models learned to repea
 past never contains the present action, and its rows go from oldest to newest in every version.
 """
 
+import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from charles.errors import ConfigError
 
 Backbone = Literal["none", "xception", "inceptionresnetv2"]
 
@@ -91,12 +94,6 @@ class ModelSpec:
     frozen: tuple[str, ...] = ()
     """Top-level names of parameters that are not trained."""
     warmup_steps: int = 0
-
-    @property
-    def reads_controls(self) -> bool:
-        """Whether the network is given the controls of the instant before."""
-        given = {signal.name for signal in self.past.signals} if self.past else set()
-        return set(self.outputs) <= given
 
 
 _THREE = ("acceleration", "braking", "steering")
@@ -201,3 +198,17 @@ MODELS: dict[str, ModelSpec] = {
     "model_0011_x_tcb": replace(_0003, common=(), heads=(1024, *_NARROWING), is_split=True),
 }
 """All documented models by name."""
+
+
+def find_model(name: str) -> ModelSpec:
+    """The specification of a documented model.
+
+    Raises:
+        ConfigError: There is no model of that name; the text names the nearest.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        known = f"compact or a documented model, see charles.models ({len(MODELS)} of them)"
+        raise ConfigError(f"network.model must be {known}, got {name!r}.{hint}")
+    return MODELS[name]

@@ -1,6 +1,7 @@
 """Named presets: whole configurations to start from. Any field can be changed on the command line.
 
-A preset is a function, so that it reads as what differs from the defaults.
+A preset is a function, so that it reads as what differs from the defaults. The name of a documented
+model is a preset too: the documented system with that network, its outputs and its balancing.
 """
 
 import difflib
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from charles.config import (
+    AugmentConfig,
     BalancingConfig,
     CheckpointConfig,
     CollectConfig,
@@ -18,10 +20,13 @@ from charles.config import (
     NetworkConfig,
     OptimizerConfig,
     PerturbConfig,
+    PlayConfig,
     TrainConfig,
 )
 from charles.errors import ConfigError
-from charles.outputs import ACCELERATION_BRAKING, STEERING
+from charles.models import HISTORY_LENGTH, MODELS, ModelSpec
+from charles.network_config import CompactConfig
+from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
 
 Preset = Callable[[], TrainConfig]
 
@@ -72,8 +77,9 @@ def tiny() -> TrainConfig:
         data=DataConfig(buffer_capacity=64, keep_fraction=0.5, slots_per_collector=64,
                         max_collectors=3, history_length=4,
                         balancing=BalancingConfig(patience=40)),
-        network=NetworkConfig(input_height=24, input_width=48, widths=(8, 8), neck=4, dense=(16,),
-                              condition=8),
+        network=NetworkConfig(input_height=24, input_width=48,
+                              compact=CompactConfig(widths=(8, 8), neck=4, dense=(16,),
+                                                    condition=8)),
         optimizer=OptimizerConfig(warmup_steps=2),
         checkpoint=CheckpointConfig(every_steps=5),
         batch_size=8,
@@ -88,14 +94,64 @@ PRESETS: dict[str, Preset] = {
 """All presets by name."""
 
 
+_PEDAL_EDGES = (0.0, 0.2, 0.8, 1.0)
+_STEERING_EDGES = (-1.0, -0.6, -0.2, 0.0, 0.2, 0.6, 1.0)
+"""Bins of balancing v1; the ends and 0 are bins of their own."""
+
+_JOINT_SET_SLOTS = 320
+"""Slots of a collector whose sets have a sample for every combination of bins: 225, and some."""
+
+
+def of_model(name: str, spec: ModelSpec) -> TrainConfig:
+    """The documented system with a documented model.
+
+    Frames are shown whole at 480x270, the past is 60 instants long, and Adam's rate is 0.001.
+    """
+    outputs = tuple(_documented_output(each, spec) for each in spec.outputs)
+    share = 32 if spec.balancing == "v2" else 16  # v2 takes a whole batch for every output
+    is_joint = spec.balancing == "v1"
+    return TrainConfig(
+        batch_size=share * len(outputs),
+        outputs=outputs,
+        data=DataConfig(
+            history_length=HISTORY_LENGTH,
+            slots_per_collector=_JOINT_SET_SLOTS if is_joint else DataConfig.slots_per_collector,
+            balancing=BalancingConfig(version=spec.balancing),
+        ),
+        network=NetworkConfig(model=name, input_height=270, input_width=480, crop_top=0.0,
+                              frozen=spec.frozen),
+        augment=AugmentConfig(shift=0),
+        optimizer=OptimizerConfig(kind="adam", weight_decay=0.0, warmup_steps=spec.warmup_steps),
+        play=PlayConfig(smoothing=0.0),
+    )  # fmt: skip
+
+
+def _documented_output(name: str, spec: ModelSpec) -> OutputConfig:
+    """An output of a documented model, with the bins of its balancing."""
+    is_half = name in ("acceleration", "braking")
+    low = 0.0 if is_half else -1.0
+    if spec.output_type == "discrete_delta":
+        is_blind = spec.past is None
+        return OutputConfig(name=name, low=low, type="discrete_delta", is_blind=is_blind)
+    if not is_half:
+        known = {each.name: each for each in (ACCELERATION_BRAKING, STEERING)}[name]
+        is_coarse = spec.balancing == "v1"
+        return replace(known, edges=_STEERING_EDGES, exact=(-1.0, 0.0, 1.0)) if is_coarse else known
+    edges = _PEDAL_EDGES if spec.balancing == "v1" else ()
+    return OutputConfig(name=name, low=low, edges=edges, exact=(0.0, 1.0))
+
+
 def get(name: str) -> TrainConfig:
     """The configuration of a preset.
 
     Raises:
         ConfigError: There is no preset of that name; the text names the nearest.
     """
+    if name in MODELS:
+        return of_model(name, MODELS[name])
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(name, [*PRESETS, *MODELS], n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}.{hint}")
+        known = f"{', '.join(PRESETS)} or a documented model, model_0001_xception_v1 and so on"
+        raise ConfigError(f"preset must be one of {known}, got {name!r}.{hint}")
     return PRESETS[name]()

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from charles.config import AugmentConfig
 from charles.nets.augment import augment as augment_batch
-from charles.nets.functional import Batch, Network, Variables
+from charles.nets.functional import AUXILIARY, Batch, Network, Variables
 from charles.optim import last_grad_norm, last_learning_rate
 from charles.outputs import Output, current_of
 from charles.state import TrainState, batch_sharding, make_mesh, state_sharding
@@ -214,11 +214,26 @@ class _Pass:
             predictions, new = network.forward(variables, batch, is_training=True, key=network_key)
             metrics = measure(predictions, batch, self.outputs, names)
             weighed = [self.weights[name] * metrics[f"{name}_loss"] for name in self._names()]
+            if network.auxiliary_weight:
+                weighed += self._auxiliary(predictions, batch, metrics)
             metrics["loss"] = reduce(operator.add, weighed)
             return metrics["loss"], (new, metrics)
 
         grads, (stats, metrics) = jax.grad(loss_of, has_aux=True)(self.params)
         return grads, stats, metrics
+
+    def _auxiliary(
+        self, predictions: dict[str, Array], batch: Batch, metrics: Metrics
+    ) -> list[Array]:
+        """Weighted losses of the auxiliary predictions; the plain ones are added to ``metrics``."""
+        network, names = self.of.network, self.of.control_names
+        again = {name: predictions[AUXILIARY + name] for name in self._names()}
+        losses = measure(again, batch, self.outputs, names)
+        weighed = []
+        for name in self._names():
+            metrics[f"{AUXILIARY}{name}_loss"] = losses[f"{name}_loss"]
+            weighed.append(network.auxiliary_weight * self.weights[name] * losses[f"{name}_loss"])
+        return weighed
 
     def _names(self) -> list[str]:
         return [output.config.name for output in self.outputs]

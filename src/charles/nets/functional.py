@@ -15,6 +15,9 @@ Array = jax.Array
 Batch = dict[str, Any]
 Variables = dict[str, Any]
 
+AUXILIARY = "auxiliary_"
+"""What the names of predictions begin with that only help a network to learn."""
+
 
 class NetworkModule(Protocol):
     """What :func:`functionalize` asks of an NNX module."""
@@ -34,6 +37,8 @@ class Network:
     """``prepare(batch) -> batch`` with the stored ``pixels`` replaced by ``image``."""
     forward: Callable[..., tuple[dict[str, Array], Variables]]
     """As :meth:`apply`, for a batch that is prepared already (and perhaps augmented)."""
+    auxiliary_weight: float = 0.0
+    """Weight of the losses of predictions whose names begin with :data:`AUXILIARY`."""
 
     def apply(
         self, variables: Variables, batch: Batch, *, is_training: bool, key: Array | None = None
@@ -55,7 +60,10 @@ class Network:
 
 
 def functionalize(
-    make_module: Callable[[nnx.Rngs], nnx.Module], prepare: Callable[[Batch], Batch]
+    make_module: Callable[[nnx.Rngs], nnx.Module],
+    prepare: Callable[[Batch], Batch],
+    *,
+    auxiliary_weight: float = 0.0,
 ) -> Network:
     """Turn an NNX module into a :class:`Network`.
 
@@ -63,6 +71,7 @@ def functionalize(
         make_module: Builds a :class:`NetworkModule` from its random streams. All its state must be
             ``nnx.Param`` or ``nnx.BatchStat``, under names (no lists).
         prepare: What turns stored pixels into ``image``.
+        auxiliary_weight: See :attr:`Network.auxiliary_weight`.
     """
     abstract = abstract_module(make_module)
     structure, params_like, stats_like = nnx.split(abstract, nnx.Param, nnx.BatchStat)
@@ -83,7 +92,7 @@ def functionalize(
         _, _, new_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
         return predictions, nnx.to_pure_dict(new_stats)
 
-    return Network(init=init, prepare=prepare, forward=forward)
+    return Network(init=init, prepare=prepare, forward=forward, auxiliary_weight=auxiliary_weight)
 
 
 def abstract_module(make_module: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:

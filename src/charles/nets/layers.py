@@ -202,7 +202,7 @@ def fold_module(module: nnx.Module) -> nnx.Module:
     return module
 
 
-def require_size(image: Array, least: int) -> None:
+def require_size(image: Array | jax.ShapeDtypeStruct, least: int) -> None:
     """Refuse images ``[B, H, W, C]`` smaller than ``least`` along one side.
 
     Raises:

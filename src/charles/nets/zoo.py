@@ -5,7 +5,6 @@ Parameters have top-level names by which parts are frozen and transferred: ``bac
 ``heads``, ``auxiliary``.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -16,8 +15,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from charles.errors import ConfigError
-from charles.models import MODELS, Auxiliary, ModelSpec, Past
-from charles.nets.functional import Batch, abstract_module
+from charles.models import MODELS, Auxiliary, ModelSpec, Past, find_model
+from charles.nets import inception_resnet_v2, xception
+from charles.nets.functional import AUXILIARY, Batch, abstract_module
 from charles.nets.inception_resnet_v2 import InceptionResNetV2
 from charles.nets.recurrent import LSTM, past_features, read_past
 from charles.nets.xception import Xception
@@ -31,8 +31,8 @@ BACKBONES: dict[str, Callable[..., Any]] = {
 }
 """Backbones by the name that a specification gives."""
 
-AUXILIARY = "auxiliary_"
-"""What the names of auxiliary predictions begin with."""
+MIN_SIZES = {"xception": xception.MIN_SIZE, "inceptionresnetv2": inception_resnet_v2.MIN_SIZE}
+"""Least height and width of a backbone's image."""
 
 
 class ParameterCount(NamedTuple):
@@ -46,19 +46,6 @@ class ParameterCount(NamedTuple):
 def names() -> tuple[str, ...]:
     """Names of all documented models."""
     return tuple(MODELS)
-
-
-def spec_of(name: str) -> ModelSpec:
-    """The specification of a model.
-
-    Raises:
-        ConfigError: There is no model of that name; the text names the nearest.
-    """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"network.model must be one of {', '.join(MODELS)}, got {name!r}.{hint}")
-    return MODELS[name]
 
 
 def make_model(
@@ -113,7 +100,7 @@ def count_parameters(name: str) -> ParameterCount:
     Raises:
         ConfigError: There is no model of that name.
     """
-    spec = spec_of(name)
+    spec = find_model(name)
     abstract = abstract_module(lambda rngs: make_model(spec, rngs=rngs))
     _, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     tree = nnx.to_pure_dict(params)
@@ -144,7 +131,7 @@ class Model(nnx.Module):
     ) -> None:
         self.spec, self.frozen, self.dtype = spec, frozen, dtype
         self.controls = tuple(controls)
-        self.parts = _parts(spec)
+        self.parts = parts_of(spec)
         features = remembered = 0
         if spec.backbone != "none":
             self.backbone, features = _make_backbones(spec, tuple(heads), rngs)
@@ -218,7 +205,8 @@ class Model(nnx.Module):
         return jax.lax.stop_gradient(x) if part in self.frozen else x
 
 
-def _parts(spec: ModelSpec) -> tuple[str, ...]:
+def parts_of(spec: ModelSpec) -> tuple[str, ...]:
+    """Top-level names of a model's parameters."""
     past = spec.past
     has = {
         "backbone": spec.backbone != "none",

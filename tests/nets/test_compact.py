@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charles.config import NetworkConfig
 from charles.nets import blocks
 from charles.nets.blocks import (
     RELU_GAIN,
@@ -22,15 +21,20 @@ from charles.nets.blocks import (
     fold_patches,
 )
 from charles.nets.driver import make_network
+from charles.network_config import CompactConfig, NetworkConfig
 from charles.outputs import ACCELERATION_BRAKING, STEERING, make_output
 from charles.sample import SampleSpec
 
 OUTPUTS = (make_output(ACCELERATION_BRAKING), make_output(STEERING))
 SAMPLE = SampleSpec(height=32, width=64, pixel_format="yuv420", history_length=3)
 SMALL = {
-    "input_height": 32, "input_width": 64, "patch": 4, "widths": (16, 16), "residuals": 1,
-    "neck": 4, "dense": (16,), "condition": 8,
+    "patch": 4, "widths": (16, 16), "residuals": 1, "neck": 4, "dense": (16,), "condition": 8,
 }  # fmt: skip
+
+
+def small(**changes) -> NetworkConfig:
+    compact = CompactConfig(**SMALL | changes)
+    return NetworkConfig(input_height=32, input_width=64, compact=compact)
 
 
 def make_inputs(size: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
@@ -55,7 +59,7 @@ def trained_alike(variables):
 
 
 def test_variables_are_plain_nested_dicts_and_stay_the_same_tree():
-    network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
+    network = make_network(small(), SAMPLE, OUTPUTS)
     variables = network.init(jax.random.key(0))
 
     def check(node):
@@ -77,7 +81,7 @@ def test_variables_are_plain_nested_dicts_and_stay_the_same_tree():
 
 
 def test_same_key_same_parameters():
-    network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
+    network = make_network(small(), SAMPLE, OUTPUTS)
     one, same, other = (network.init(jax.random.key(seed)) for seed in (1, 1, 2))
     jax.tree.map(np.testing.assert_array_equal, one, same)
     kernels = [tree["params"]["backbone"]["neck"]["kernel"] for tree in (one, other)]
@@ -94,14 +98,18 @@ def test_same_key_same_parameters():
     ],
 )
 def test_predictions_depend_on_every_input_that_is_given(changes):
-    config = NetworkConfig(**SMALL | changes)
+    config = small(**changes)
     network = make_network(config, SAMPLE, OUTPUTS)
     variables = trained_alike(network.init(jax.random.key(0)))
     inputs = make_inputs()
     apply = jax.jit(lambda batch: network.apply(variables, batch, is_training=False)[0])
     base = apply(inputs)
     others = make_inputs(seed=1)
-    given = {"pixels": True, "speed": config.with_speed, "purpose": config.with_purpose}
+    given = {
+        "pixels": True,
+        "speed": config.compact.with_speed,
+        "purpose": config.compact.with_purpose,
+    }
     for name, is_given in given.items():
         changed = apply(inputs | {name: others[name]})
         for output, value in base.items():
@@ -109,7 +117,7 @@ def test_predictions_depend_on_every_input_that_is_given(changes):
 
 
 def test_position_in_the_picture_matters():
-    network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
+    network = make_network(small(), SAMPLE, OUTPUTS)
     variables = trained_alike(network.init(jax.random.key(0)))
     inputs = make_inputs()
     grey = np.full_like(inputs["pixels"], 128)
@@ -122,7 +130,7 @@ def test_position_in_the_picture_matters():
 
 
 def test_speed_scales_and_shifts_what_the_picture_says():
-    network = make_network(NetworkConfig(**SMALL), SAMPLE, OUTPUTS)
+    network = make_network(small(), SAMPLE, OUTPUTS)
     variables = trained_alike(network.init(jax.random.key(0)))
     apply = jax.jit(lambda batch: network.apply(variables, batch, is_training=False)[0])
     pictures = [make_inputs(seed=seed) for seed in range(3)]
