@@ -182,8 +182,8 @@ class Checkpoints:
             CheckpointError: There is no such checkpoint, it is damaged, or of another network.
         """
         like = _split_state(state_like)
-        trees = self._load(step, {name: _flatten(tree) for name, tree in like.items()}, ["data"])
-        restored = {name: _unflatten(like[name], trees[name]) for name in like}
+        trees = self._load(step, {name: flatten(tree) for name, tree in like.items()}, ["data"])
+        restored = {name: unflatten(like[name], trees[name]) for name in like}
         state = _join_state(state_like, restored)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state_like)
         return jax.device_put(state, shardings), _unpack(trees["data"]["archive"])
@@ -205,9 +205,17 @@ class Checkpoints:
         Raises:
             CheckpointError: There is no such checkpoint, it is damaged, or of another network.
         """
-        wanted = _flatten(variables_like)
+        wanted = flatten(variables_like)
         trees = self._load(step, {"variables": wanted}, [])
-        return _unflatten(variables_like, trees["variables"])
+        return unflatten(variables_like, trees["variables"])
+
+    def restore_arrays(self, step: int | None = None) -> FlatArrays:
+        """Parameters and statistics of whatever network was saved, by name, in host memory.
+
+        Raises:
+            CheckpointError: There is no such checkpoint, or it is damaged.
+        """
+        return self._load(step, {}, ["variables"])["variables"]
 
     def _path(self, step: int) -> Path:
         return self.directory / str(step)
@@ -282,7 +290,7 @@ class Checkpoints:
         self, step: int, trees: dict[str, Tree], archive: np.ndarray, contract: dict[str, Any]
     ) -> None:
         """Runs in the background thread."""
-        flat = {name: _flatten(tree) for name, tree in trees.items()}
+        flat = {name: flatten(tree) for name, tree in trees.items()}
         flat["data"] = {"archive": archive}
         shapes = {name: _shapes(arrays) for name, arrays in flat.items()}
         metadata = {"format": FORMAT, "contract": contract, "arrays": shapes}
@@ -317,16 +325,16 @@ def _join_state(like: TrainState, trees: dict[str, Tree]) -> TrainState:
     return TrainState(**training, **more, knobs=like.knobs)
 
 
-def _flatten(tree: Tree) -> FlatArrays:
+def flatten(tree: Tree) -> FlatArrays:
     """Leaves by name, for example ``params.conv_0.kernel``."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def _unflatten(like: Tree, arrays: FlatArrays) -> Tree:
+def unflatten(like: Tree, arrays: FlatArrays) -> Tree:
     """A tree of the structure of ``like`` with the leaves of ``arrays``."""
     structure = jax.tree.structure(like)
-    return jax.tree.unflatten(structure, [np.asarray(arrays[name]) for name in _flatten(like)])
+    return jax.tree.unflatten(structure, [np.asarray(arrays[name]) for name in flatten(like)])
 
 
 def _shapes(arrays: FlatArrays) -> Shapes:

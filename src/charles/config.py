@@ -68,6 +68,10 @@ class FrameConfig:
     """Frame width in pixels."""
     pixel_format: PixelFormat = "yuv420"
     """``rgb``, or ``yuv420`` at half the memory."""
+    num_frames: int = 1
+    """Pictures that a sample has: the present one and those before it. Each takes its memory."""
+    frame_stride: int = 1
+    """Instants between two of a sample's pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,8 +324,12 @@ class TrainConfig:
                     self.game.seeds, "Take a wider range.")  # fmt: skip
 
     def _check_history(self) -> None:
-        """Refuse a network that reads more of the past than samples remember."""
+        """Refuse a network that is shown more of the past, or less, than samples remember."""
         given, network = self.data.history_length, self.network
+        if network.spec is not None and network.spec.backbone != "none":
+            require(self.frame.num_frames == network.spec.frames, "frame.num_frames",
+                    f"be {network.spec.frames} for {network.model}",
+                    self.frame.num_frames)  # fmt: skip
         rule = f"be at least {network.history_length}, which {network.model} reads"
         require(given >= network.history_length, "data.history_length", rule, given)
         reads = set(network.controls_read)

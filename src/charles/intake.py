@@ -36,6 +36,8 @@ def sample_spec(config: TrainConfig) -> SampleSpec:
         width=config.frame.width,
         pixel_format=config.frame.pixel_format,
         history_length=config.data.history_length,
+        num_frames=config.frame.num_frames,
+        frame_stride=config.frame.frame_stride,
     )
 
 

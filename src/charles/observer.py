@@ -5,7 +5,7 @@ Collector, player and evaluation share this, so that nothing drives on pictures 
 
 import numpy as np
 
-from charles.data.history import History
+from charles.data.history import FrameHistory, History
 from charles.data.pixels import to_pixels
 from charles.io.game import Telemetry
 from charles.sample import SampleSpec
@@ -30,11 +30,18 @@ class Observer:
         """Where the game's frame goes, RGB uint8 ``[H, W, 3]``."""
         self.inputs = blank_inputs(spec)
         self._history = History(spec.history_length, spec.history_features)
+        self._frames = FrameHistory(spec)
+
+    @property
+    def needs_every_frame(self) -> bool:
+        """Whether later instants are shown this one's picture, so that :attr:`frame` must have it
+        when it is remembered."""
+        return self.spec.num_frames > 1
 
     def observe(self, telemetry: Telemetry) -> Inputs:
         """Inputs for the instant whose pixels are in :attr:`frame`; does not remember it."""
         inputs = self.inputs
-        to_pixels(self.frame, self.spec, inputs["pixels"][0])
+        self.write_pixels(inputs["pixels"][0])
         inputs["speed"][0] = telemetry.speed_mps
         inputs["purpose"][0] = telemetry.purpose
         self.write_history(inputs["history"][0])
@@ -48,6 +55,14 @@ class Observer:
         """
         return self._history.newest_controls
 
+    def write_pixels(self, out: np.ndarray) -> None:
+        """Write the present picture, and those before it, into ``out`` of ``pixels_shape``."""
+        if self.spec.num_frames == 1:
+            to_pixels(self.frame, self.spec, out)
+        else:
+            to_pixels(self.frame, self.spec, out[-1])
+            self._frames.write_into(out)
+
     def write_history(self, out: np.ndarray) -> None:
         """Write the past into ``out``, float32 ``[T, D]``, oldest first."""
         self._history.write_into(out)
@@ -55,10 +70,12 @@ class Observer:
     def remember(self, telemetry: Telemetry) -> None:
         """Add the instant to the history, so that the next one knows it."""
         self._history.append(telemetry.controls, telemetry.speed_mps, telemetry.purpose)
+        self._frames.append(self.frame)
 
     def restart(self) -> None:
         """Forget the past, as after a teleport."""
         self._history.clear()
+        self._frames.clear()
 
 
 def blank_inputs(spec: SampleSpec) -> Inputs:

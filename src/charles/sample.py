@@ -63,6 +63,10 @@ class SampleSpec:
     """Names of the game's controls; ``A`` is their number."""
     history_length: int = 60
     """How many past instants a sample remembers; 0 for none."""
+    num_frames: int = 1
+    """Pictures in a sample, ``F``: the present one and those before it, oldest first."""
+    frame_stride: int = 1
+    """Instants between two of them."""
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -75,10 +79,18 @@ class SampleSpec:
         require(self.pixel_format in formats, "frame.pixel_format", rule, self.pixel_format)
         require(len(self.controls) > 0, "controls", "name at least one control", self.controls)
         require(self.history_length >= 0, "history_length", "be 0 or more", self.history_length)
+        require(self.num_frames > 0, "frame.num_frames", "be positive", self.num_frames)
+        require(self.frame_stride > 0, "frame.frame_stride", "be positive", self.frame_stride)
 
     @property
     def pixels_shape(self) -> tuple[int, ...]:
-        """Shape of the stored uint8 pixels: ``[H, W, 3]`` or, for yuv420, ``[H * 3 // 2, W]``."""
+        """Shape of the stored uint8 pixels: :attr:`frame_shape`, with ``F`` in front if above 1."""
+        frame = self.frame_shape
+        return frame if self.num_frames == 1 else (self.num_frames, *frame)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one stored picture: ``[H, W, 3]`` or, for yuv420, ``[H * 3 // 2, W]``."""
         if self.pixel_format == "rgb":
             return (self.height, self.width, 3)
         return (self.height * 3 // 2, self.width)

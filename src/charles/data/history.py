@@ -1,8 +1,10 @@
-"""The recent past of an episode: what the controls, the speed and the purpose were."""
+"""The recent past of an episode: controls, speed and purpose as they were, and pictures."""
 
 import numpy as np
 
+from charles.data.pixels import to_pixels
 from charles.errors import require
+from charles.sample import SampleSpec
 
 
 class History:
@@ -62,3 +64,43 @@ class History:
         num_last = self.length - self._oldest
         out[:num_last] = self._rows[self._oldest :]
         out[num_last:] = self._rows[: self._oldest]
+
+
+class FrameHistory:
+    """The last pictures of one episode, as samples store them. Use from one thread.
+
+    Args:
+        spec: Says how many pictures a sample has and how far they are apart; with one picture
+            nothing is kept.
+    """
+
+    def __init__(self, spec: SampleSpec) -> None:
+        self._spec = spec
+        length = (spec.num_frames - 1) * spec.frame_stride
+        self._frames = np.zeros((length, *spec.frame_shape), np.uint8)
+        self._num_seen = 0
+
+    def append(self, frame: np.ndarray) -> None:
+        """Remember one instant's picture, RGB uint8 ``[H, W, 3]``; the oldest is forgotten."""
+        if len(self._frames):
+            to_pixels(frame, self._spec, self._frames[self._num_seen % len(self._frames)])
+            self._num_seen += 1
+
+    def clear(self) -> None:
+        """Begin an episode: forget everything."""
+        self._num_seen = 0
+
+    def write_into(self, out: np.ndarray) -> None:
+        """Write the pictures before the present one, which is in ``out[-1]`` already.
+
+        Where the episode is younger than that, its first picture stands for those before.
+
+        Args:
+            out: uint8 of the sample's ``pixels_shape``, ``[F, ...]``.
+        """
+        for back in range(1, self._spec.num_frames):
+            age = min(back * self._spec.frame_stride, self._num_seen)
+            if age == 0:
+                out[-1 - back] = out[-1]
+            else:
+                out[-1 - back] = self._frames[(self._num_seen - age) % len(self._frames)]

@@ -11,19 +11,19 @@ from charles.sample import SampleSpec
 
 
 def to_pixels(frame: np.ndarray, spec: SampleSpec, out: np.ndarray) -> None:
-    """Write a frame in the sample's pixel format.
+    """Write one frame in the sample's pixel format.
 
     Args:
         frame: RGB uint8 ``[H, W, 3]`` of the sample's height and width; not changed.
         spec: The sample's shape and pixel format.
-        out: Where the pixels go, C-contiguous uint8 of ``spec.pixels_shape``, for example a pool
+        out: Where the pixels go, C-contiguous uint8 of ``spec.frame_shape``, for example a pool
             slot. It must not overlap ``frame``.
 
     Raises:
         ConfigError: ``frame`` or ``out`` has another shape or type.
     """
     _check("frame", frame, (spec.height, spec.width, 3))
-    _check("out", out, spec.pixels_shape)
+    _check("out", out, spec.frame_shape)
     if spec.pixel_format == "rgb":
         np.copyto(out, frame)
     else:

@@ -36,7 +36,7 @@ def make_network(
     check_size(config, sample)
     heads = {output.config.name: output.num_units for output in outputs}
     dtype = compute_dtype() if dtype is None else dtype
-    shape = image_shape(config)
+    shape = image_shape(config, sample.num_frames)
     spec = config.spec
 
     def make(rngs: nnx.Rngs) -> nnx.Module:

@@ -8,6 +8,7 @@ matrix that repeats along the row and makes RGB in the same multiplication.
 
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 
 import jax
@@ -33,9 +34,9 @@ _YUV_TO_RGB = {
 _RGB_OFFSET = -16 * _YUV_TO_RGB["y"] - 128 * (_YUV_TO_RGB["u"] + _YUV_TO_RGB["v"])
 
 
-def image_shape(config: NetworkConfig) -> tuple[int, int, int]:
-    """``(h, w, 3)`` of the network's image: the input size less the rows cut off."""
-    return (len(_kept_rows(config)), config.input_width, 3)
+def image_shape(config: NetworkConfig, num_frames: int = 1) -> tuple[int, int, int]:
+    """``(h, w, 3 F)`` of the network's image: the input size less the rows cut off."""
+    return (len(_kept_rows(config)), config.input_width, 3 * num_frames)
 
 
 def check_size(config: NetworkConfig, sample: SampleSpec) -> None:
@@ -54,13 +55,22 @@ def make_image(pixels: Array, config: NetworkConfig, sample: SampleSpec) -> Arra
     """The network's image from stored pixels: cut, averaged down, RGB.
 
     Args:
-        pixels: uint8 ``[B, H, W, 3]`` for ``rgb``, ``[B, H * 3 / 2, W]`` (I420) for ``yuv420``.
+        pixels: uint8 ``[B, H, W, 3]`` for ``rgb``, ``[B, H * 3 / 2, W]`` (I420) for ``yuv420``;
+            with ``F`` behind ``B`` for samples of several pictures.
         config: Gives input size and cut.
         sample: Gives frame size and pixel format.
 
     Returns:
-        float32 ``[B, h, w, 3]`` in [-1, 1].
+        float32 ``[B, h, w, 3 F]`` in [-1, 1]; the oldest picture's channels come first.
     """
+    if sample.num_frames > 1:
+        each = make_image(
+            pixels.reshape(-1, *pixels.shape[2:]), config, replace(sample, num_frames=1)
+        )
+        stacked = each.reshape(pixels.shape[0], sample.num_frames, *each.shape[1:])
+        return jnp.moveaxis(stacked, 1, 3).reshape(
+            pixels.shape[0], *image_shape(config, sample.num_frames)
+        )
     batch, height, width = pixels.shape[0], sample.height, sample.width
     if sample.pixel_format == "rgb":
         rows = pixels.reshape(batch, height, width * 3)

@@ -19,6 +19,7 @@ from charles.models import MODELS, Auxiliary, ModelSpec, Past, find_model
 from charles.nets import inception_resnet_v2, xception
 from charles.nets.functional import AUXILIARY, Batch, abstract_module
 from charles.nets.inception_resnet_v2 import InceptionResNetV2
+from charles.nets.naming import KerasNames, TorchNames
 from charles.nets.recurrent import LSTM, past_features, read_past
 from charles.nets.xception import Xception
 from charles.sample import DRIVING_CONTROLS
@@ -281,3 +282,26 @@ def _predict(head: nnx.Dict, x: Array) -> Array:
     for name, layer in head.items():
         x = layer(x) if name == "output" else jax.nn.relu(layer(x))
     return x
+
+
+class NamesElsewhere(NamedTuple):
+    """What a backbone's variables are called in other frameworks."""
+
+    keras: KerasNames
+    torch: TorchNames
+
+
+def names_elsewhere(spec: ModelSpec | None) -> NamesElsewhere:
+    """What the variables of a model's backbone are called in Keras and timm.
+
+    Raises:
+        ConfigError: It has no backbone that others know.
+    """
+    modules = {"xception": xception, "inceptionresnetv2": inception_resnet_v2}
+    if spec is None or spec.backbone not in modules:
+        raise ConfigError(
+            f"transfer: weight files are for {' and '.join(modules)}, got another network. "
+            "Name a documented model with such a backbone by network.model."
+        )
+    module = modules[spec.backbone]
+    return NamesElsewhere(module.keras_names(), module.timm_names())
