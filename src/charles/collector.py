@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,7 @@ from charles.process import stop_on_signals
 from charles.sample import SampleFlag
 from charles.timing import Cadence
 from charles.ui.console import CollectConsole, CollectView
+from charles.ui.plots import KeptPlot
 from charles.unstuck import Unstuck
 
 if TYPE_CHECKING:  # needs jax, which a collector without a pupil does without
@@ -74,6 +76,7 @@ class Collector:
         collector_id: Its number, from the server.
         seed: Of its scenes, pushes and balancing, from the server.
         stop: Set to leave a wait for free slots.
+        on_kept: Called with the labels, float32 ``[N, A]``, of every set that is published.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Collector:
         collector_id: int,
         seed: int,
         stop: threading.Event,
+        on_kept: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         collect = config.collect
         rng = np.random.default_rng(seed)
@@ -101,7 +105,7 @@ class Collector:
             seed=int(rng.integers(2**31)), slots_per_collector=lane.spec.quota,
         )  # fmt: skip
         self._game, self._config, self._lane, self._stop = game, config, lane, stop
-        self._id = collector_id
+        self._id, self._on_kept = collector_id, on_kept
         self._spec = spec
         self._rng = rng
         perturb = collect.perturb if game.is_advising else replace(collect.perturb, every_s=0.0)
@@ -216,6 +220,8 @@ class Collector:
         for unwanted in self.balancer.add(output, label, current, slot):
             self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
+            if self._on_kept is not None:
+                self._on_kept(self._lane.pool.headers["label"][slots])
             self._lane.publish(slots)
 
     def _claim(self) -> int | None:
@@ -270,6 +276,7 @@ def collect(
     *,
     stop: threading.Event | None = None,
     has_console: bool = True,
+    plot: Path | None = None,
 ) -> None:
     """Collect for the server until told to stop. Blocks; survives restarts of the server.
 
@@ -279,9 +286,12 @@ def collect(
             the server's config names.
         stop: Set it to stop; by default SIGINT and SIGTERM do.
         has_console: Whether to show what is being collected.
+        plot: A PNG of how balanced the samples are that were kept from the server's run; none by
+            default.
 
     Raises:
-        CharlesError: The game cannot be started, or the server refused this collector.
+        CharlesError: The game cannot be started, the server refused this collector, or the plot
+            cannot be written.
     """
     stop = stop or stop_on_signals()
     maker = make_game or (
@@ -291,7 +301,9 @@ def collect(
         while not stop.is_set():
             welcome = connection.wait_welcome(stop=stop)
             if welcome is not None:
-                _collect_session(connection, welcome, maker, stop, has_console=has_console)
+                _collect_session(
+                    connection, welcome, maker, stop, has_console=has_console, plot=plot
+                )
 
 
 def _collect_session(
@@ -301,6 +313,7 @@ def _collect_session(
     stop: threading.Event,
     *,
     has_console: bool,
+    plot: Path | None,
 ) -> None:
     """Collect until the server is lost or ``stop`` is set."""
     if welcome.lane is None:
@@ -312,9 +325,11 @@ def _collect_session(
         console = stack.enter_context(closing(CollectConsole(is_enabled=has_console)))
         lane = stack.enter_context(closing(Lane(welcome.lane)))
         game = stack.enter_context(closing(make_game(config, game_seed)))
+        kept = plot and stack.enter_context(closing(KeptPlot(plot, game.controls)))
         collector = Collector(
-            game, config, lane, collector_id=welcome.peer_id, seed=collector_seed, stop=stop
-        )
+            game, config, lane, collector_id=welcome.peer_id, seed=collector_seed, stop=stop,
+            on_kept=kept.add if kept else None,
+        )  # fmt: skip
         started_s = reported_s = time.monotonic()
         while not stop.is_set() and not connection.is_lost:
             collector.step()

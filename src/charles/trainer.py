@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import jax
+import numpy as np
 from tensorboardX import SummaryWriter
 
 from charles.checkpoint import Checkpoints
@@ -27,6 +28,7 @@ from charles.process import Worker, lower_priority, stop_on_signals
 from charles.run import write_run
 from charles.server import Server
 from charles.ui.console import TrainConsole, TrainView
+from charles.ui.plots import PLOT_S, Repeated, balance_picture
 
 DEMAND_S = 2.0
 """How often collectors are told what is short."""
@@ -91,6 +93,14 @@ class MetricsLog:
         try:
             if not self.failure:
                 self._write(step, scalars)
+        except OSError as err:
+            self.failure = f"no more metrics are written: {err.strerror}"
+
+    def write_picture(self, step: int, tag: str, picture: np.ndarray) -> None:
+        """Add a picture, RGB uint8 ``[H, W, 3]``, unless the log has ended; from any thread."""
+        try:
+            if not self.failure:
+                self._writer.add_image(tag, picture, step, dataformats="HWC")
         except OSError as err:
             self.failure = f"no more metrics are written: {err.strerror}"
 
@@ -181,6 +191,7 @@ class Trainer:
         self._first_step = self._last_saved = self._learner.step_number
         self._note_start(restored, refilled)
         self._log = enter(closing(MetricsLog(config.run_dir)))
+        self._plots = enter(closing(Repeated(self._draw_balance, every_s=PLOT_S)))
         self._console = enter(closing(TrainConsole(is_enabled=self._has_console)))
         self._loader = enter(
             closing(
@@ -324,7 +335,15 @@ class Trainer:
                 short={"weather": self._intake.rarest_weather()}, full=self._full_outputs()
             )
             self._server.broadcast(demand, role="collector")
+        self._plots.show(self._intake.labels)
         self._console.show(self._view)
+
+    def _draw_balance(self, labels: np.ndarray) -> None:
+        """Show in TensorBoard how balanced the buffers are; called from another thread."""
+        names = self._intake.pool.spec.sample.controls
+        if len(names) > 1:
+            picture = balance_picture(labels, names=names, title="Samples in the buffers")
+            self._log.write_picture(self._learner.step_number, "balance", picture)
 
     def _full_outputs(self) -> tuple[str, ...]:
         """Outputs that have enough, while others have not: their collecting would be wasted."""
