@@ -4,7 +4,9 @@ from contextlib import closing
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from tests.tiny_run import NETWORK, make_config
 
@@ -14,12 +16,13 @@ from charles.evaluate import PolicyDriver
 from charles.io.game import Scene
 from charles.io.gamepad import CommandPad
 from charles.io.town import TownGame
-from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
+from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig, make_output
 from charles.player import Player
 from charles.policy import Policy
 from charles.staging import Staged, Stager
 from charles.town.render import Renderer
 from charles.town.world import World, WorldConfig
+from charles.train_step import measure
 
 DELTA = OutputConfig(name="steering", type="discrete_delta", is_blind=True)
 CLASSES = OutputConfig(name="steering", type="classification", num_classes=5)
@@ -125,3 +128,62 @@ def test_a_change_holds_for_as_long_as_it_was_learned_for(name):
         collect = replace(collect, dagger=replace(collect.dagger, share=0.5))
     with pytest.raises(ConfigError, match=f"^{name} must be collect.rate_hz"):
         replace(config, play=play, collect=collect)
+
+
+def train_follower(output, *, sees_current):
+    """A small network that learns to follow a wheel; what it decides, as a function of both."""
+    rng = np.random.default_rng(0)
+    phase = rng.uniform(0, 2 * np.pi, 512).astype(np.float32)
+    label = np.sin(phase)
+    history = np.zeros((512, 2, 5), np.float32)
+    history[:, -1, 1] = np.clip(np.sin(phase - 0.15) + rng.normal(0, 0.15, 512), -1, 1)
+    batch = {"label": np.stack([0 * label, label], -1), "history": history}
+
+    def predict(params, wanted, current):
+        x = jnp.stack([wanted, current * sees_current], -1)
+        return jnp.tanh(x @ params["in"] + params["bias"]) @ params["out"]
+
+    def loss_of(params):
+        raw = {"steering": predict(params, label, history[:, -1, 1])}
+        return measure(raw, batch, (output,), ("acceleration_braking", "steering"))["loss"]
+
+    params = {
+        "in": rng.normal(0, 3, (2, 32)).astype(np.float32),
+        "bias": rng.normal(0, 1, 32).astype(np.float32),
+        "out": np.zeros((32, output.num_units), np.float32),
+    }
+    optimizer = optax.adam(0.02)
+
+    def step(_, carry):
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(loss_of)(params), state)
+        return optax.apply_updates(params, updates), state
+
+    params, _ = jax.jit(lambda *carry: jax.lax.fori_loop(0, 700, step, carry))(
+        params, optimizer.init(params)
+    )
+    return jax.jit(lambda wanted, current: output.decode(predict(params, wanted, current), current))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [STEERING, OutputConfig(name="steering", type="classification"),
+     *(OutputConfig(name="steering", type="discrete_delta", targets=targets)
+       for targets in ("hard", "soft"))],
+    ids=["regression", "classification", "hard delta", "soft delta"],
+)  # fmt: skip
+def test_what_was_learned_follows_in_the_closed_loop_and_a_blind_delta_does_not(config):
+    """The network sees what the wheel should be; a delta must also see what it is."""
+    output = make_output(config)
+    errors = {}
+    for sees_current in (True, False)[: 1 + config.is_by_change]:
+        decide = train_follower(output, sees_current=sees_current)
+        steering, misses = [0.0, 0.0], []
+        for instant in range(200):
+            wanted = np.float32(np.sin(0.075 * instant))
+            steering.append(float(decide(wanted[None], np.float32(steering[-2])[None])[0]))
+            misses.append(abs(steering[-1] - wanted))
+        errors[sees_current] = np.mean(misses)
+    assert errors[True] < (0.05 if config.targets == "hard" else 0.02)
+    if config.is_by_change:
+        assert errors[False] > 0.5

@@ -18,6 +18,7 @@ from charles.errors import ConfigError
 from charles.intake import sample_spec
 from charles.io.town import TownGame
 from charles.messages import Demand
+from charles.outputs import Bins, OutputConfig
 from charles.sample import SampleFlag
 
 
@@ -95,6 +96,55 @@ def test_samples_are_what_the_game_told_at_their_instant(config, exchange, lane,
         np.testing.assert_array_equal(header["purpose"], told.purpose)
         assert header["speed_mps"] == np.float32(told.speed_mps)
     assert collector.tally.samples >= len(slots)
+
+
+def test_whoever_plots_hears_of_every_sample_that_is_published_and_of_no_other(
+    config, exchange, lane, town
+):
+    heard = []
+    collector = Collector(
+        town, config, lane, collector_id=1, seed=1, stop=threading.Event(), on_kept=heard.append
+    )
+    slots = collect(collector, exchange, 400)
+    assert len(slots) > 50
+    labels = [town.told[int(exchange.pool.headers[slot]["frame_index"])].label for slot in slots]
+    np.testing.assert_array_equal(np.concatenate(heard), labels)
+    assert collector.tally.samples >= len(slots)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "v3", "v4"])
+def test_every_version_publishes_and_gives_back_what_it_replaces(
+    config, exchange, lane, town, version
+):
+    balancing = replace(config.data.balancing, version=version)
+    wide = tuple(replace(output, bin_width=0.5) for output in config.outputs)
+    config = replace(config, data=replace(config.data, balancing=balancing), outputs=wide)
+    collector = make_collector(config, lane, town)
+    slots = collect(collector, exchange, 600)
+    assert len(slots) > 30
+    held = collector.tally.samples - len(slots)
+    kept = len(collector.balancer.abandon())
+    assert held >= kept
+    assert (held > kept) is (version == "v4")  # only there a sample may be given back
+    assert collector.tally.starved == 0
+
+
+def test_the_bins_of_a_delta_follow_what_applied_at_the_instant_before(
+    config, exchange, lane, town
+):
+    delta = OutputConfig(name="steering", type="discrete_delta", is_blind=True)
+    config = replace(config, outputs=(config.outputs[0], delta))
+    slots = collect(make_collector(config, lane, town), exchange, 600)
+    bins, met = Bins.of(delta), set()
+    for slot in slots:
+        header = exchange.pool.headers[slot]
+        before = town.told.get(int(header["frame_index"]) - 1)
+        newest = header["history"][-1, :2]
+        if before is not None and newest.any():
+            np.testing.assert_array_equal(newest, before.controls)
+        if header["picked_for"] == 1:
+            met.add(int(bins.index(header["label"][1] - newest[1])))
+    assert len(met) > 3
 
 
 def test_pixels_are_of_the_same_instant_as_the_label(config, exchange, lane, town):

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from charles import presets
+from charles import presets, trainer
 from charles.checkpoint import Checkpoints
 from charles.config import ServerConfig
 from charles.data.buffers import known_ids
@@ -81,6 +81,15 @@ def test_trains_on_what_a_collector_sends_and_leaves_nothing_behind(tmp_path):
     assert len(rows) == 13
     assert "steering_mae" in rows[0]
     assert not blocks_of(os.getpid())
+
+
+def test_tensorboard_shows_how_balanced_the_buffers_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "PLOT_S", 0.0)
+    config = make_config(tmp_path / "run", steps=3)
+    put_on_disk(config, 128)
+    train(config, console=False, stop=threading.Event())
+    (events,) = (config.run_dir / "tensorboard").iterdir()
+    assert events.read_bytes().count(b"\x89PNG\r\n") >= 1
 
 
 def test_training_6_steps_is_training_2_and_resuming_twice(tmp_path):

@@ -118,7 +118,7 @@ def _collect(arguments: Sequence[str]) -> None:
     options = parse(CollectOptions, arguments, program="charles-collect", text=text)
     from charles.collector import collect
 
-    collect(options.server, has_console=options.console)
+    collect(options.server, has_console=options.console, plot=options.plot)
 
 
 def _play(arguments: Sequence[str]) -> None:

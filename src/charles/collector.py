@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,6 @@ import numpy as np
 from charles.config import ServerConfig, TrainConfig
 from charles.connection import Connection
 from charles.data.balancing import make_balancer
-from charles.data.pixels import to_pixels
 from charles.data.pool import Lane
 from charles.errors import ConfigError, WireError
 from charles.io.game import WEATHERS, Game, Scene, Telemetry
@@ -32,6 +32,7 @@ from charles.process import stop_on_signals
 from charles.sample import SampleFlag, is_held_out
 from charles.timing import Cadence
 from charles.ui.console import CollectConsole, CollectView
+from charles.ui.plots import KeptPlot
 from charles.unstuck import Unstuck
 
 if TYPE_CHECKING:  # needs jax, which a collector without a pupil does without
@@ -77,6 +78,7 @@ class Collector:
         collector_id: Its number, from the server.
         seed: Of its scenes, pushes and balancing, from the server.
         stop: Set to leave a wait for free slots.
+        on_kept: Called with the labels, float32 ``[N, A]``, of every set that is published.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Collector:
         collector_id: int,
         seed: int,
         stop: threading.Event,
+        on_kept: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         collect = config.collect
         rng = np.random.default_rng(seed)
@@ -104,7 +107,7 @@ class Collector:
             seed=int(rng.integers(2**31)), slots_per_collector=lane.spec.quota,
         )  # fmt: skip
         self._game, self._config, self._lane, self._stop = game, config, lane, stop
-        self._id = collector_id
+        self._id, self._on_kept = collector_id, on_kept
         self._spec = spec
         self._rng = rng
         perturb = collect.perturb if game.is_advising else replace(collect.perturb, every_s=0.0)
@@ -145,6 +148,8 @@ class Collector:
             self._put_elsewhere(telemetry)
             return
         self._has_frame = False
+        if self._observer.needs_every_frame:
+            self._see()
         flag = self._take_turns()
         if telemetry.label is None or not np.isfinite(telemetry.label).all():
             self.tally.unlabelled += 1
@@ -238,6 +243,8 @@ class Collector:
         for unwanted in self.balancer.add(output, label, current, slot):
             self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
+            if self._on_kept is not None:
+                self._on_kept(self._lane.pool.headers["label"][slots])
             self._lane.publish(slots)
 
     def _claim(self) -> int | None:
@@ -250,12 +257,11 @@ class Collector:
             slot = self._lane.claim()
         return slot
 
-    def _see(self) -> np.ndarray:
-        """This instant's frame, captured once however often it is asked for."""
+    def _see(self) -> None:
+        """Capture this instant's frame, once however often it is asked for."""
         if not self._has_frame:
             self._game.grab(self._observer.frame)
             self._has_frame = True
-        return self._observer.frame
 
     def _write(
         self,
@@ -266,10 +272,12 @@ class Collector:
         flag: SampleFlag,
     ) -> None:
         with self._lane.writing(slot) as (header, pixels):
-            if self._spec.pixel_format == "rgb" and flag != SampleFlag.ON_POLICY:
+            is_plain = self._spec.pixel_format == "rgb" and self._spec.num_frames == 1
+            if is_plain and flag != SampleFlag.ON_POLICY:
                 self._game.grab(pixels)
             else:
-                to_pixels(self._see(), self._spec, pixels)
+                self._see()
+                self._observer.write_pixels(pixels)
             header["captured_ns"] = telemetry.captured_ns
             header["applied_ns"] = time.monotonic_ns()
             header["episode"] = (self._id << 32) | self._episode
@@ -292,6 +300,7 @@ def collect(
     *,
     stop: threading.Event | None = None,
     has_console: bool = True,
+    plot: Path | None = None,
 ) -> None:
     """Collect for the server until told to stop. Blocks; survives restarts of the server.
 
@@ -301,9 +310,12 @@ def collect(
             the server's config names.
         stop: Set it to stop; by default SIGINT and SIGTERM do.
         has_console: Whether to show what is being collected.
+        plot: A PNG of how balanced the samples are that were kept from the server's run; none by
+            default.
 
     Raises:
-        CharlesError: The game cannot be started, or the server refused this collector.
+        CharlesError: The game cannot be started, the server refused this collector, or the plot
+            cannot be written.
     """
     stop = stop or stop_on_signals()
     maker = make_game or (
@@ -313,7 +325,9 @@ def collect(
         while not stop.is_set():
             welcome = connection.wait_welcome(stop=stop)
             if welcome is not None:
-                _collect_session(connection, welcome, maker, stop, has_console=has_console)
+                _collect_session(
+                    connection, welcome, maker, stop, has_console=has_console, plot=plot
+                )
 
 
 def _collect_session(
@@ -323,6 +337,7 @@ def _collect_session(
     stop: threading.Event,
     *,
     has_console: bool,
+    plot: Path | None,
 ) -> None:
     """Collect until the server is lost or ``stop`` is set."""
     if welcome.lane is None:
@@ -334,9 +349,11 @@ def _collect_session(
         console = stack.enter_context(closing(CollectConsole(is_enabled=has_console)))
         lane = stack.enter_context(closing(Lane(welcome.lane)))
         game = stack.enter_context(closing(make_game(config, game_seed)))
+        kept = plot and stack.enter_context(closing(KeptPlot(plot, game.controls)))
         collector = Collector(
-            game, config, lane, collector_id=welcome.peer_id, seed=collector_seed, stop=stop
-        )
+            game, config, lane, collector_id=welcome.peer_id, seed=collector_seed, stop=stop,
+            on_kept=kept.add if kept else None,
+        )  # fmt: skip
         started_s = reported_s = time.monotonic()
         while not stop.is_set() and not connection.is_lost:
             collector.step()

@@ -216,6 +216,15 @@ class Intake:
             gather(self.pool, slots, arrays)
             yield arrays
 
+    def labels(self) -> np.ndarray:
+        """Labels of the samples in the buffers, float32 ``[N, A]``, for people to look at.
+
+        Read without the lock: a label of a slot that is taken anew meanwhile is another sample's.
+        """
+        with self._lock:
+            slots = self._buffers.slots()
+        return self.pool.headers["label"][slots]
+
     def rarest_weather(self) -> str:
         """The weather that the samples received so far show least."""
         with self._lock:

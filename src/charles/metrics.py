@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tensorboardX import SummaryWriter
 
 VALIDATION = "validation/"
@@ -45,6 +46,14 @@ class MetricsLog:
         try:
             if not self.failure:
                 self._write(table, step, scalars)
+        except OSError as err:
+            self.failure = f"no more metrics are written: {err.strerror}"
+
+    def write_picture(self, step: int, tag: str, picture: np.ndarray) -> None:
+        """Add a picture, RGB uint8 ``[H, W, 3]``, unless the log has ended; from any thread."""
+        try:
+            if not self.failure:
+                self._writer.add_image(tag, picture, step, dataformats="HWC")
         except OSError as err:
             self.failure = f"no more metrics are written: {err.strerror}"
 

@@ -25,6 +25,7 @@ from charles.io.gamepad import CommandPad, Pad
 from charles.io.games import make_game as make_known_game
 from charles.link import Link
 from charles.observer import Observer
+from charles.outputs import control_of
 from charles.policy import ControlFilter, Policy
 from charles.process import stop_on_signals
 from charles.run import read_run
@@ -441,11 +442,12 @@ class _Viewer:
             self._link.tell("driving", rate_hz=self._pps, detail=detail)
 
     def _view(self, player: Player) -> PlayView:
+        names = player.policy.spec.controls
         return PlayView(
             predictions=player.predictions,
-            translated=dict(
-                zip(player.policy.spec.controls, player.controls.tolist(), strict=True)
-            ),
+            translated={
+                name: float(control_of(player.controls, names, name)) for name in player.predictions
+            },
             fps=player.frames.report().rate_hz,
             pps=self._pps,
             note=self._note(),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import cv2
 import jax
+import numpy as np
 
 from charles.checkpoint import Checkpoints
 from charles.collector import collect
@@ -25,6 +26,7 @@ from charles.process import Worker, lower_priority, stop_on_signals
 from charles.run import write_run
 from charles.server import Server
 from charles.ui.console import TrainConsole, TrainView
+from charles.ui.plots import PLOT_S, Repeated, balance_picture
 
 DEMAND_S = 2.0
 """How often collectors are told what is short."""
@@ -134,6 +136,7 @@ class Trainer:
         self._note_start(restored, refilled)
         self._open_hot_file(resume=resume)
         self._log = enter(closing(MetricsLog(config.run_dir)))
+        self._plots = enter(closing(Repeated(self._draw_balance, every_s=PLOT_S)))
         self._console = enter(closing(TrainConsole(is_enabled=self._has_console)))
         self._loader = enter(
             closing(
@@ -305,6 +308,7 @@ class Trainer:
                 is_validation_full=self._intake.view().is_validation_full,
             )
             self._server.broadcast(demand, role="collector")
+        self._plots.show(self._intake.labels)
         self._console.show(self._view)
 
     def _heed_hot_file(self) -> None:
@@ -314,6 +318,13 @@ class Trainer:
             self._learner.turn(self._hot.values)
             changes = ", ".join(self._hot.values.differences(before))
             self._turned = f"hot.json at step {self._learner.step_number}: {changes}"
+
+    def _draw_balance(self, labels: np.ndarray) -> None:
+        """Show in TensorBoard how balanced the buffers are; called from another thread."""
+        names = self._intake.pool.spec.sample.controls
+        if len(names) > 1:
+            picture = balance_picture(labels, names=names, title="Samples in the buffers")
+            self._log.write_picture(self._learner.step_number, "balance", picture)
 
     def _full_outputs(self) -> tuple[str, ...]:
         """Outputs that have enough, while others have not: their collecting would be wasted."""

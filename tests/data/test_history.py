@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charles.data.history import History
+from charles.data.history import FrameHistory, History
 from charles.errors import ConfigError
+from charles.sample import SampleSpec
 
 
 @given(st.integers(0, 7), st.lists(st.one_of(st.none(), st.floats(-1, 1, width=32)), max_size=30))
@@ -44,3 +45,43 @@ def test_the_newest_controls_are_those_of_the_last_row_and_zero_at_first():
             assert history.newest_controls.tolist() == wanted
         history.clear()
         assert history.newest_controls.tolist() == [0.0, 0.0]
+
+
+def frames_of(num_frames, stride, seen):
+    """Which of the pictures 1, 2, ... ``seen`` a sample of the last one has."""
+    spec = SampleSpec(height=2, width=2, pixel_format="rgb", num_frames=num_frames,
+                      frame_stride=stride)  # fmt: skip
+    history = FrameHistory(spec)
+    for number in range(1, seen):
+        history.append(np.full((2, 2, 3), number, np.uint8))
+    out = np.zeros(spec.pixels_shape, np.uint8)
+    out[-1] = seen
+    history.write_into(out)
+    assert (out == out[:, :1, :1, :1]).all()
+    return out[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "stride", "seen", "expected"),
+    [
+        (3, 1, 9, [7, 8, 9]),
+        (3, 2, 9, [5, 7, 9]),
+        (7, 1, 20, [14, 15, 16, 17, 18, 19, 20]),
+        (3, 2, 1, [1, 1, 1]),
+        (3, 2, 2, [1, 1, 2]),
+        (3, 2, 4, [1, 2, 4]),
+    ],
+)
+def test_a_sample_has_the_pictures_before_it_oldest_first(num_frames, stride, seen, expected):
+    assert frames_of(num_frames, stride, seen) == expected
+
+
+def test_pictures_of_an_episode_do_not_reach_into_the_next():
+    spec = SampleSpec(height=2, width=2, pixel_format="rgb", num_frames=2)
+    history = FrameHistory(spec)
+    history.append(np.full((2, 2, 3), 7, np.uint8))
+    history.clear()
+    out = np.zeros(spec.pixels_shape, np.uint8)
+    out[-1] = 9
+    history.write_into(out)
+    assert (out == 9).all()

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from charles.config import BalancingConfig
 from charles.data.balancing import BalanceReport, make_balancer
-from charles.outputs import ACCELERATION_BRAKING, STEERING
+from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
 from charles.server import PeerInfo
 from charles.timing import Cadence
 from charles.ui import console as console_module
@@ -26,7 +26,11 @@ from charles.ui.console import (
     bin_bars,
     buffers_line,
     fill,
+    named_bars,
     play_line,
+    render_collect,
+    render_train,
+    shortest,
     sum_bins,
     train_lines,
 )
@@ -146,6 +150,31 @@ def test_collector_shows_bins_and_cadence():
         text = shown(CollectConsole, console, view)
         for part in ("29.9/s", "samples 1", "steering", "period p50 33.3", "late 0"):
             assert part in text, part
+
+
+@pytest.mark.parametrize(
+    ("output", "ends"),
+    [
+        (replace(ACCELERATION_BRAKING, bin_width=0.5), ("-1", "1")),
+        (OutputConfig(name="steering", type="classification", num_classes=7), ("-1", "1")),
+        (OutputConfig(name="steering", type="discrete_delta"), ("-0.3", "+0.3")),
+        (OutputConfig(name="steering", bin_width=1.0), ("(-1, 0)", "(0, 1)")),
+    ],
+)
+def test_bars_stand_between_the_names_of_their_first_and_last_bin(output, ends):
+    names = ("acceleration_braking", "steering")
+    (report,) = make_balancer(BalancingConfig(), (output,), names, seed=0).report()
+    assert named_bars(report).plain == f"{ends[0]} {'·' * len(report.bins)} {ends[1]}"
+    assert shortest(report).startswith(f"{min(report.bins)} 0%")
+    for render in (render_collect, render_train):
+        view = (
+            CollectView(rate_hz=1.0, tally={}, cadence=Cadence(30.0).report(), bins=[report])
+            if render is render_collect
+            else TrainView(buffers={report.output: 1}, peers=[peer(bins=(report,))])
+        )
+        console = plain_file()
+        console.print(render(view))
+        assert f"{ends[0]} ··" in text_of(console)
 
 
 def test_bars_are_as_high_as_achieved_against_target():

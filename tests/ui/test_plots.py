@@ -1,11 +1,23 @@
 """Plots: that they show what they are given, and read what a run wrote."""
 
+import threading
+import time
+
 import cv2
 import numpy as np
 import pytest
 
-from charles.errors import StorageError
-from charles.ui.plots import balance_plot, loss_plot, read_metrics, smooth
+from charles.errors import ConfigError, StorageError
+from charles.ui import plots
+from charles.ui.plots import (
+    KeptPlot,
+    Repeated,
+    balance_picture,
+    balance_plot,
+    loss_plot,
+    read_metrics,
+    smooth,
+)
 
 
 def write_table(path, text):
@@ -87,3 +99,89 @@ def test_balance_plot_is_brightest_where_the_samples_are(tmp_path):
 def test_balance_plot_of_no_samples_is_a_plot(tmp_path):
     balance_plot(np.empty((0, 2), np.float32), tmp_path / "balance.png")
     assert colours(tmp_path / "balance.png")[0] > 5
+
+
+def test_the_picture_in_memory_is_that_of_the_file(tmp_path):
+    labels = np.random.default_rng(0).uniform(-1, 1, (100, 2)).astype(np.float32)
+    picture = balance_picture(labels)
+    balance_plot(labels, tmp_path / "balance.png")
+    image = cv2.imread(str(tmp_path / "balance.png"))
+    assert picture.dtype == np.uint8
+    assert np.abs(picture.astype(int) - image[..., ::-1]).max() <= 2
+
+
+def test_a_combination_of_few_samples_is_told_from_one_of_none():
+    labels = np.zeros((400, 2), np.float32)
+    one_more = np.concatenate([labels, np.full((1, 2), 0.5, np.float32)])
+    changed = (balance_picture(labels) != balance_picture(one_more)).any(-1)
+    rows, columns = np.nonzero(changed)
+    height, width = changed.shape
+    joint = (rows > 0.45 * height) & (columns > 0.52 * width)
+    assert joint.sum() > 20
+
+
+def test_a_game_with_one_control_has_no_balance_plot(tmp_path):
+    with pytest.raises(ConfigError, match="single control"):
+        balance_plot(np.zeros((3, 1), np.float32), tmp_path / "balance.png", names=("steering",))
+
+
+def test_a_collectors_plot_is_there_at_once_and_shows_at_last_what_was_kept(tmp_path):
+    path = tmp_path / "new" / "kept.png"
+    plot = KeptPlot(path, ("acceleration_braking", "steering"))
+    empty = cv2.imread(str(path))
+    kept = np.random.default_rng(0).uniform(-1, 1, (300, 2)).astype(np.float32)
+    for start in range(0, 300, 10):
+        plot.add(kept[start : start + 10])
+    np.testing.assert_array_equal(cv2.imread(str(path)), empty)  # not a minute has passed
+    plot.close()
+    last = cv2.imread(str(path))
+    assert (last != empty).any()
+    plots.balance_plot(kept, path, title="Samples that were kept")
+    np.testing.assert_array_equal(cv2.imread(str(path)), last)
+    assert [each.name for each in path.parent.iterdir()] == ["kept.png"]
+
+
+def test_a_collectors_plot_shows_the_newest_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "MOST_KEPT", 100)
+    plot = KeptPlot(tmp_path / "kept.png", ("acceleration_braking", "steering"))
+    for value in np.linspace(0.0, 0.9, 10):
+        plot.add(np.full((30, 2), value, np.float32))
+    assert np.unique(plot._labels()).tolist() == pytest.approx([0.7, 0.8, 0.9])
+    plot.close()
+
+
+def test_a_plot_that_cannot_be_written_is_refused_before_anything_is_collected(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"kept\.png must be writable"):
+        KeptPlot(tmp_path / "file" / "kept.png", ("acceleration_braking", "steering"))
+
+
+def test_repeated_drawing_holds_nobody_up_and_never_runs_twice_at_once():
+    drawn, go = [], threading.Event()
+
+    def draw(labels):
+        assert go.wait(10)
+        drawn.append(labels)
+
+    repeated = Repeated(draw, every_s=0.05)
+    repeated.show(lambda: pytest.fail("not yet due"))
+    time.sleep(0.06)
+    started_s = time.monotonic()
+    repeated.show(lambda: "first")
+    time.sleep(0.06)
+    repeated.show(lambda: pytest.fail("the first is still being drawn"))
+    assert time.monotonic() - started_s < 5
+    go.set()
+    repeated.close()
+    repeated.show(lambda: "second")
+    repeated.close()
+    assert drawn == ["first", "second"]
+
+
+def test_a_drawing_that_finds_the_disk_full_ends_without_a_word():
+    def draw(labels):
+        raise StorageError("full")
+
+    repeated = Repeated(draw, every_s=0.0)
+    repeated.show(lambda: np.empty((0, 2)))
+    repeated.close()

@@ -31,7 +31,12 @@ DRAW_S = 0.5
 LINE_S = 10.0
 """Between two groups of plain lines."""
 
-SHORT_NAMES = {"acceleration_braking": "acc/brk", "steering": "str"}
+SHORT_NAMES = {
+    "acceleration_braking": "acc/brk",
+    "acceleration": "acc",
+    "braking": "brk",
+    "steering": "str",
+}
 """How outputs are called where space is short."""
 
 LEVELS = " ▁▂▃▄▅▆▇█"
@@ -369,6 +374,12 @@ def bin_bars(report: BalanceReport) -> Text:
     return bars
 
 
+def named_bars(report: BalanceReport) -> Text:
+    """The bars between the names of the first bin and the last: values, or signed changes."""
+    first, last = report.bins[0], report.bins[-1]
+    return Text.assemble((f"{first} ", "dim"), bin_bars(report), (f" {last}", "dim"))
+
+
 def sum_bins(peers: Sequence[PeerInfo]) -> list[BalanceReport]:
     """All collectors' balance as one report per output."""
     merged: dict[str, BalanceReport] = {}
@@ -420,7 +431,7 @@ def _outputs_table(view: TrainView) -> Table:
             ProgressBar(total=view.capacity, completed=size, width=16),
             _figure(view.losses, name),
             _figure(view.errors, name),
-            Text("") if report is None else bin_bars(report),
+            Text("") if report is None else named_bars(report),
         )
     return table
 
@@ -447,7 +458,7 @@ def render_collect(view: CollectView) -> RenderableType:
         table.add_column(name, no_wrap=True)
     for each in view.bins:
         table.add_row(
-            each.output, bin_bars(each), f"{fill(each):.0%}", str(each.num_sets), shortest(each)
+            each.output, named_bars(each), f"{fill(each):.0%}", str(each.num_sets), shortest(each)
         )
     head = Text.assemble((f"{view.rate_hz:.1f}/s", "bold cyan"), f"  {counted}")
     return Group(head, table, Text(cadence_text(view.cadence), style="dim"))
