@@ -19,7 +19,7 @@ from charles.intake import sample_spec
 from charles.io.town import TownGame
 from charles.messages import Demand
 from charles.outputs import Bins, OutputConfig
-from charles.sample import SampleFlag
+from charles.sample import SampleFlag, is_held_out
 
 
 class Watched:
@@ -319,3 +319,54 @@ def test_scenes_have_as_much_traffic_as_is_wanted(config, exchange, lane, town):
         collector._ticks_left = 0
         collector.step()
         assert 2 * usual <= town.world.config.vehicles <= 3 * usual
+
+
+class Worlds(Watched):
+    """A watched game that remembers which world it showed at every instant."""
+
+    def __init__(self, game):
+        super().__init__(game)
+        self.shown = {}
+        self.seeds = []
+
+    def reset(self, scene):
+        self.seeds.append(scene.seed)
+        self._game.reset(scene)
+
+    def tick(self):
+        self.shown[len(self.told) + 1] = self.seeds[-1]
+        return super().tick()
+
+
+def test_samples_of_held_out_worlds_are_marked_until_there_are_enough(config, exchange, lane, town):
+    data = replace(config.data, validation_share=0.5, validation_capacity=8)
+    config = replace(config, data=data, collect=replace(config.collect, scene_s=3.0))
+    worlds = Worlds(town._game)
+    collector = make_collector(config, lane, worlds)
+    kinds = set()
+    for slot in collect(collector, exchange, 450):
+        header = exchange.pool.headers[slot]
+        seed = worlds.shown[int(header["frame_index"])]
+        is_marked = bool(header["flags"] & SampleFlag.HELD_OUT)
+        assert is_marked == is_held_out(seed, 0.5)
+        kinds.add(is_marked)
+    assert kinds == {True, False}
+    collector.heed(Demand(short={}, is_validation_full=True))
+    before = len(worlds.seeds)
+    collect(collector, exchange, 300)
+    assert len(worlds.seeds) - before >= 3
+    assert not any(is_held_out(seed, 0.5) for seed in worlds.seeds[before:])
+
+
+def test_a_range_of_worlds_that_are_all_held_out_does_not_stop_a_collector(
+    config, exchange, lane, town
+):
+    alone = next(seed for seed in range(100) if is_held_out(seed, 0.5))
+    data = replace(config.data, validation_share=0.5, validation_capacity=8)
+    collector = make_collector(replace(config, data=data), lane, town)
+    # No whole configuration may say this; a collector is to live with it all the same.
+    object.__setattr__(collector._config.game, "seeds", (alone, alone + 1))
+    collector.heed(Demand(short={}, is_validation_full=True))
+    collector.step()
+    assert collector.tally.scenes == 1
+    assert collector._is_held_out

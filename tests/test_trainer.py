@@ -1,5 +1,7 @@
 """The live loop: trains on what real collectors send, resumes exactly, survives being killed."""
 
+import csv
+import json
 import os
 import signal
 import socket
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -15,14 +18,18 @@ import pytest
 
 from charles import presets, trainer
 from charles.checkpoint import Checkpoints
-from charles.config import ServerConfig
+from charles.config import OptimizerConfig, ServerConfig, ValidationConfig
 from charles.data.buffers import known_ids
+from charles.data.loader import make_batch
 from charles.data.shm import PREFIX, block_dir
 from charles.data.storage import Storage
 from charles.errors import ConfigError
+from charles.hot import HotValues
 from charles.intake import sample_spec
 from charles.learner import Learner
-from charles.trainer import MetricsLog, train
+from charles.metrics import MetricsLog
+from charles.sample import SampleFlag
+from charles.trainer import train
 
 
 def free_port():
@@ -41,8 +48,8 @@ def blocks_of(pid):
     return list(block_dir().glob(f"{PREFIX}*-{pid}-*"))
 
 
-def put_on_disk(config, count):
-    """Samples as an earlier session would have left them."""
+def put_on_disk(config, count, held_out=0):
+    """Samples as an earlier session would have left them; the last ones of a held-out world."""
     spec = sample_spec(config)
     rng = np.random.default_rng(0)
     names = tuple(output.name for output in config.outputs)
@@ -51,6 +58,7 @@ def put_on_disk(config, count):
         header = np.zeros((), spec.header_dtype)
         header["label"] = rng.uniform(-1, 1, 2)
         header["speed_mps"] = rng.uniform(0, 10)
+        header["flags"] = SampleFlag.HELD_OUT if number >= count - held_out else SampleFlag.NONE
         pixels = rng.integers(0, 256, spec.pixels_shape, dtype=np.uint8)
         storage.add(number % 2, header[()], pixels)
     assert storage.flush()
@@ -92,18 +100,35 @@ def test_tensorboard_shows_how_balanced_the_buffers_are(tmp_path, monkeypatch):
     assert events.read_bytes().count(b"\x89PNG\r\n") >= 1
 
 
-def test_training_6_steps_is_training_2_and_resuming_twice(tmp_path):
-    runs = {}
-    for name, parts in {"whole": (6,), "parts": (2, 4, 6)}.items():
-        data = replace(presets.tiny().data, replay_ratio=2)
-        config = make_config(tmp_path / name, data=data)
-        put_on_disk(config, 128)
+EVERYTHING = {
+    "accumulate": 2,
+    "optimizer": OptimizerConfig(ema_decay=0.9, schedule="linear", warmup_steps=2, decay_steps=9),
+    "validation": ValidationConfig(every_steps=2),
+}
+
+
+@pytest.mark.parametrize(
+    ("ends", "held_out", "changes"),
+    [((2, 4, 6), 0, {}), ((2, 4), 16, EVERYTHING)],
+    ids=["plain", "everything"],
+)
+def test_training_at_once_is_training_2_steps_and_resuming(tmp_path, ends, held_out, changes):
+    runs, validated = {}, {}
+    for name, parts in {"whole": ends[-1:], "parts": ends}.items():
+        data = replace(presets.tiny().data, replay_ratio=2, validation_capacity=16,
+                       validation_share=0.1 if held_out else 0.0)  # fmt: skip
+        config = make_config(tmp_path / name, data=data, **changes)
+        put_on_disk(config, 128 + held_out, held_out)
         for number, steps in enumerate(parts):
             part = replace(config, steps=steps)
             train(part, console=False, resume=number > 0, stop=threading.Event())
         runs[name] = newest(config)
+        table = config.run_dir / "validation.csv"
+        validated[name] = table.read_text() if table.exists() else ""
+    assert validated["whole"] == validated["parts"]
+    assert len(validated["whole"].splitlines()) == (3 if held_out else 0)
     (step, leaves, data), (other_step, other_leaves, other_data) = runs.values()
-    assert step == other_step == 6
+    assert step == other_step == ends[-1]
     assert leaves.keys() == other_leaves.keys()
     for name, leaf in leaves.items():
         np.testing.assert_array_equal(leaf, other_leaves[name], err_msg=name)
@@ -200,3 +225,123 @@ def test_a_full_disk_ends_the_metrics_and_nothing_else(tmp_path):
     assert "No space left" in log.failure
     log.write(2, {"loss": 0.5})
     log.close()
+
+
+def test_validation_has_tags_and_a_table_of_its_own(tmp_path):
+    log = MetricsLog(tmp_path)
+    log.write(1, {"loss": 0.5, "steering_loss": 0.5})
+    log.write_validation(1, {"steering_loss": 0.25, "steering_mae": 0.125})
+    log.write(2, {"loss": 0.4, "steering_loss": 0.4})
+    log.close()
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 3
+    table = (tmp_path / "validation.csv").read_text().splitlines()
+    assert table == ["step,validation/steering_loss,validation/steering_mae", "1,0.25,0.125"]
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    written = events.read_bytes()
+    for tag in (b"validation/steering_loss", b"ModelOutputs.steering_loss"):
+        assert tag in written
+    assert b"ModelOutputs.validation" not in written
+
+
+def rows_of(path):
+    with path.open(newline="") as table:
+        return list(csv.DictReader(table))
+
+
+def test_what_collectors_see_in_held_out_worlds_is_measured_and_not_trained_on(tmp_path):
+    data = replace(presets.tiny().data, validation_share=0.5, validation_capacity=8,
+                   buffer_capacity=32, replay_ratio=2)  # fmt: skip
+    config = make_config(tmp_path / "run", steps=10_000, data=data,
+                         validation=ValidationConfig(every_steps=2),
+                         optimizer=OptimizerConfig(warmup_steps=2, ema_decay=0.9))  # fmt: skip
+    config = replace(config, collect=replace(config.collect, scene_s=4.0))
+    stop = threading.Event()
+
+    def stop_once_measured():
+        ends_s = time.monotonic() + 80
+        while not (config.run_dir / "validation.csv").exists() and time.monotonic() < ends_s:
+            time.sleep(0.1)
+        time.sleep(1.0)
+        stop.set()
+
+    watching = threading.Thread(target=stop_once_measured)
+    watching.start()
+    train(config, collectors=1, console=False, stop=stop)
+    watching.join()
+    rows = rows_of(config.run_dir / "validation.csv")
+    assert rows
+    for row in rows:
+        assert set(row) == {"step", "validation/steering_loss", "validation/steering_mae",
+                            "validation/acceleration_braking_loss",
+                            "validation/acceleration_braking_mae"}  # fmt: skip
+        assert np.isfinite(float(row["validation/steering_loss"]))
+    storage = Storage(config.run_dir / "samples", sample_spec(config),
+                      tuple(output.name for output in config.outputs))  # fmt: skip
+    with closing(storage):
+        samples = {one.id: int(one.header["flags"]) for one in storage.load()}
+    _, _, data_state = newest(config)
+    held_out = {one for one, flags in samples.items() if flags & SampleFlag.HELD_OUT}
+    assert held_out
+    assert not held_out & known_ids(data_state)
+
+
+def test_the_hot_file_changes_rate_and_weights_while_training_runs(tmp_path):
+    data = replace(presets.tiny().data, replay_ratio=1e6)
+    config = make_config(tmp_path / "run", steps=1_000_000, data=data)
+    put_on_disk(config, 128)
+    stop, hot, table = (
+        threading.Event(), config.run_dir / "hot.json", config.run_dir / "metrics.csv"
+    )  # fmt: skip
+
+    def wait_for(condition):
+        ends_s = time.monotonic() + 60
+        while not (table.exists() and len(rows := rows_of(table)) > 1 and condition(rows[-2])):
+            assert time.monotonic() < ends_s
+            time.sleep(0.05)
+
+    def turn():
+        try:
+            wait_for(lambda row: True)
+            seen.append(json.loads(hot.read_text()))
+            hot.write_text('{"learning_rate": 2e-5, "loss_weights": {"steering": 0.0}}')
+            wait_for(lambda row: float(row["learning_rate"]) == pytest.approx(2e-5))
+            hot.write_text("no JSON")
+            time.sleep(1.5)
+        finally:
+            stop.set()
+
+    seen = []
+    person = threading.Thread(target=turn)
+    person.start()
+    train(config, console=False, stop=stop)
+    person.join()
+    peak = config.optimizer.learning_rate
+    weights = {"acceleration_braking": 1.0, "steering": 1.0}
+    assert seen == [{"learning_rate": peak, "loss_weights": weights}]
+    last = rows_of(table)[-1]
+    assert float(last["learning_rate"]) == pytest.approx(2e-5)
+    assert float(last["loss"]) == pytest.approx(float(last["acceleration_braking_loss"]), rel=1e-5)
+    hot.write_text('{"learning_rate": 4e-5}')
+    resumed = replace(config, steps=int(last["step"]) + 1)
+    train(resumed, console=False, resume=True, stop=threading.Event())
+    assert float(rows_of(table)[-1]["learning_rate"]) == pytest.approx(4e-5)
+
+
+def test_a_learner_turned_while_it_runs_compiles_once(tmp_path):
+    config = make_config(tmp_path / "run")
+    learner = Learner(config)
+    batch = make_batch(sample_spec(config), config.batch_size)
+    rates = []
+    for rate in (1e-3, 1e-3, 5e-4):
+        values = HotValues(learning_rate=rate, loss_weights=HotValues.of(config).loss_weights)
+        learner.turn(values)
+        rates.append(learner.host_scalars(learner.step(learner.put(batch)))["learning_rate"])
+    learner.close()
+    assert rates == pytest.approx([5e-4, 1e-3, 5e-4])  # two steps of warm-up
+    assert learner._step._cache_size() == 1
+    first = learner.validate([batch, batch])
+    assert set(first) == {"steering_loss", "steering_mae", "acceleration_braking_loss",
+                          "acceleration_braking_mae"}  # fmt: skip
+    assert learner.validate([batch]) == pytest.approx(first)
+    assert learner.validate([]) == {}
+    assert learner._evaluate._cache_size() == 1
