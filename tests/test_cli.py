@@ -152,7 +152,7 @@ def test_a_workers_traceback_becomes_one_line():
         '  File "x.py", line 3, in collect\n'
         "charles.errors.GameError: the game is gone\n"
     )
-    line = cli.one_line(WorkerError(text))
+    line = cli.error_text(WorkerError(text))
     assert line == (
         "collector 1 failed: charles.errors.GameError: the game is gone (--debug shows more)"
     )

@@ -9,8 +9,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from charles.config import CollectOptions, EvaluateOptions, PlayOptions, TownOptions
-from charles.errors import CharlesError
+from charles.config import (
+    CollectOptions,
+    EvaluateOptions,
+    ExportOptions,
+    PlayOptions,
+    TownOptions,
+)
+from charles.errors import CharlesError, WorkerError
 
 USER_ERROR = 2
 """Exit status of an error that the user can mend."""
@@ -44,6 +50,11 @@ def evaluate() -> None:
     run_command("charles-evaluate", _evaluate)
 
 
+def export() -> None:
+    """``charles-export``: a trained backbone as a weight file."""
+    run_command("charles-export", _export)
+
+
 def run_command(program: str, command: Callable[[Sequence[str]], None]) -> None:
     """Run ``command`` on this process's arguments, and end the process if it fails.
 
@@ -60,14 +71,16 @@ def run_command(program: str, command: Callable[[Sequence[str]], None]) -> None:
     except CharlesError as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        print(f"{program}: {one_line(error)}", file=sys.stderr)
+        print(f"{program}: {error_text(error)}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 
 
-def one_line(error: CharlesError) -> str:
-    """An error's text on one line; of a worker's traceback, what failed and the cause."""
+def error_text(error: CharlesError) -> str:
+    """An error's text; of a worker's traceback one line, what failed and the cause."""
+    if not isinstance(error, WorkerError):
+        return str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) < 3:
         return " ".join(lines)
@@ -161,3 +174,17 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from charles.evaluate import evaluate
 
     evaluate(options)
+
+
+def _export(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = "Write the backbone of a checkpoint as safetensors, with the names that timm uses."
+    options = parse(ExportOptions, arguments, program="charles-export", text=text)
+    from charles.evaluate import find_run
+    from charles.run import read_run
+    from charles.transfer import export_backbone
+
+    run_dir, checkpoints = find_run(options.checkpoint)
+    spec = read_run(run_dir).network.spec
+    export_backbone(options.out, checkpoints, spec, part=options.part, step=options.step)

@@ -270,6 +270,10 @@ class TrainConfig:
     precision: Precision = "auto"
     """What the network computes in: bfloat16 on accelerators and float32 on a CPU (auto), or one of
     both. Parameters, statistics, loss and optimiser are float32 in any case."""
+    transfer: tuple[str, ...] = ()
+    """Parts of the network that begin as parts of an earlier run (``backbone=runs/first@27500``) or
+    as a weight file of Keras or timm (``backbone=xception.h5``, ``.keras``, ``.safetensors``);
+    ``all`` is the whole network. A run that is resumed has them already."""
     step_threads: Literal[0, 1] = 0
     """Threads of a training step on a CPU: 0 for all cores; 1 leaves cores to the others."""
     log_every: int = 10
@@ -400,6 +404,24 @@ class EvaluateOptions:
         require(self.routes > 0, "routes", "be positive", self.routes)
         require(self.first_seed >= 0, "first_seed", "be 0 or more", self.first_seed)
         require(self.workers > 0, "workers", "be positive", self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What ``charles-export`` is told."""
+
+    checkpoint: Path
+    """A run's directory, or the checkpoints in it."""
+    out: Path
+    """Where to write the weights, for example ``xception.safetensors``."""
+    part: str = "backbone"
+    """``backbone``, or ``backbone.OUTPUT`` of a model that has one for each output."""
+    step: int | None = None
+    """Which checkpoint; the newest by default."""
+
+    def __post_init__(self) -> None:
+        is_known = self.out.suffix == ".safetensors"
+        require(is_known, "out", "end in .safetensors", str(self.out))
 
 
 @dataclass(frozen=True, kw_only=True)

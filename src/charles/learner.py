@@ -27,6 +27,7 @@ from charles.state import (
     state_sharding,
 )
 from charles.train_step import make_evaluate, make_train_step
+from charles.transfer import transfer
 
 
 class NotFiniteError(CharlesError):
@@ -49,6 +50,7 @@ class Learner:
     """
 
     def __init__(self, config: TrainConfig) -> None:
+        self._config = config
         spec = sample_spec(config)
         outputs = tuple(make_output(output) for output in config.outputs)
         dtype = compute_dtype(config.precision)
@@ -134,18 +136,33 @@ class Learner:
     def restore(self, *, resume: bool) -> Restored | None:
         """Take the newest checkpoint, if that is wanted and there is one.
 
+        A run that has none yet begins with what it is to take over (``transfer``).
+
         Raises:
-            ConfigError: There is one, and it is not wanted.
-            CheckpointError: It is damaged or of another network.
+            ConfigError: There is one, and it is not wanted; or what is to be taken over is not
+                there.
+            CheckpointError: It is damaged or of another network; what is to be taken over does not
+                fit.
         """
         step = self.checkpoints.latest()
         if step is None:
+            self._transfer()
             return None
         require(resume, "run_dir", "hold no checkpoint yet", str(self.checkpoints.directory.parent),
                 f"Go on from step {step} with --resume, or name another --run-dir.")  # fmt: skip
         self.state, data_state = self.checkpoints.restore(self.state, step)
         self.step_number = step
         return Restored(step, data_state)
+
+    def _transfer(self) -> None:
+        """Begin with what the configuration names of earlier runs and weight files."""
+        config, state = self._config, self.state
+        if not config.transfer:
+            return
+        variables = transfer(state.variables, config.transfer, config.network.spec)
+        placed = jax.device_put(variables, self._everywhere)
+        average = jax.device_put(variables, self._everywhere) if state.average else state.average
+        self.state = replace(state, params=placed["params"], stats=placed["stats"], average=average)
 
     def wait_saved(self) -> None:
         """Wait until the checkpoint that is being written is on disk."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from charles.checkpoint import Checkpoints, flatten, unflatten
@@ -80,20 +79,30 @@ def transfer(variables: Variables, sources: Sequence[str], spec: ModelSpec | Non
     return unflatten(variables, arrays | found)
 
 
-def export_backbone(path: Path, variables: Variables, spec: ModelSpec | None, part: str) -> None:
+def export_backbone(
+    path: Path,
+    checkpoints: Path,
+    spec: ModelSpec | None,
+    *,
+    part: str = "backbone",
+    step: int | None = None,
+) -> None:
     """Write a trained backbone as safetensors, with the names that timm gives its tensors.
 
     Args:
         path: The file; replaced if it is there.
-        variables: The network's.
-        spec: The documented model.
+        checkpoints: The run's directory of checkpoints.
+        spec: The documented model that the run trains.
         part: ``backbone``, or ``backbone.OUTPUT`` of a model with one for each output.
+        step: Which checkpoint; the newest by default.
 
     Raises:
-        ConfigError: The network has no backbone that others know.
+        ConfigError: The network has no backbone that others know, or no such part.
+        CheckpointError: There is no such checkpoint, or it is damaged.
+        ExtraMissingError: safetensors is not installed.
     """
-    arrays = flatten(variables)
     names = zoo.names_elsewhere(spec)
+    arrays = Checkpoints(checkpoints).restore_arrays(step)
     prefixes = [f"{collection}.{part}." for collection in _COLLECTIONS]
     ours = {
         name.removeprefix(prefix).replace(".", "/"): np.asarray(value)
@@ -163,8 +172,3 @@ def _compare(text: str, wanted: Mapping[str, Any], found: Mapping[str, np.ndarra
             f"{table}\nNothing was changed. Name a source of the same architecture."
         )
     return {name: np.asarray(found[name], like.dtype) for name, like in wanted.items()}
-
-
-def place_like(variables: Variables, like: Variables) -> Variables:
-    """Variables on the devices of ``like``."""
-    return jax.tree.map(lambda value, other: jax.device_put(value, other.sharding), variables, like)

@@ -5,6 +5,7 @@ are found by the names that its module tells (``keras_names``, ``timm_names``); 
 layers as it creates them, across all models of a process, so those are found by their order.
 """
 
+import importlib
 import json
 import re
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from charles.errors import CheckpointError, ConfigError
+from charles.errors import CheckpointError, ConfigError, ExtraMissingError
 from charles.nets.naming import KerasNames, TorchNames
 
 Arrays = dict[str, np.ndarray]
@@ -41,7 +42,8 @@ def load_backbone(path: Path, keras: KerasNames, torch: TorchNames) -> Arrays:
 
     Raises:
         CheckpointError: The file cannot be read.
-        ConfigError: It is of another kind, or the package that reads it is not installed.
+        ConfigError: It is of another kind.
+        ExtraMissingError: The package that reads it is not installed.
     """
     if path.suffix == ".safetensors":
         return from_torch(_read_safetensors(path), torch)
@@ -167,15 +169,13 @@ def _import(module: str) -> Any:
     """A package that only this room needs.
 
     Raises:
-        ConfigError: It is not installed.
+        ExtraMissingError: It is not installed.
     """
-    import importlib
-
     try:
         return importlib.import_module(module)
     except ImportError as err:
         package = module.split(".")[0]
-        raise ConfigError(
-            f"Reading this file needs {package}, which is not installed. "
+        raise ExtraMissingError(
+            f"Weight files of this kind need {package}, which is not installed. "
             "Install it by: pip install 'charles[pretrained]'"
         ) from err

@@ -1,0 +1,136 @@
+"""Parts of earlier runs and weight files are taken over whole, or nothing is changed."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from charles.config import OptimizerConfig
+from charles.data.shm import PREFIX  # noqa: F401  the leak check of conftest looks at its blocks
+from charles.errors import CheckpointError, ConfigError
+from charles.learner import Learner
+from charles.models import find_model
+from charles.network_config import NetworkConfig
+from charles.presets import get
+from charles.transfer import Source, export_backbone
+from tiny_run import make_config
+
+PAST = "model_0008_irv2_data_td_v5"
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Settings of a small documented model."""
+    config = make_config(tmp_path / "first")
+    return replace(
+        config,
+        data=replace(config.data, history_length=60),
+        network=NetworkConfig(model=PAST, input_height=16, input_width=32),
+        optimizer=OptimizerConfig(ema_decay=0.9),
+    )
+
+
+def saved(config, seed=1, step=3):
+    """A learner whose state is saved as a checkpoint of ``step``."""
+    learner = Learner(replace(config, seed=seed))
+    learner.step_number = step
+    learner.save({})
+    learner.close()
+    return learner
+
+
+def params_of(learner):
+    return jax.device_get(learner.state.params)
+
+
+def begun(config, **changes):
+    learner = Learner(replace(config, **changes))
+    learner.restore(resume=False)
+    learner.close()
+    return learner
+
+
+def test_a_part_comes_from_the_checkpoint_and_the_rest_is_fresh(config, tmp_path):
+    source = saved(config)
+    learner = begun(config, run_dir=tmp_path / "second", transfer=(f"lstm={config.run_dir}@3",))
+    fresh = begun(config, run_dir=tmp_path / "third")
+    got, wanted, other = map(params_of, (learner, source, fresh))
+    jax.tree.map(np.testing.assert_array_equal, got["lstm"], wanted["lstm"])
+    jax.tree.map(np.testing.assert_array_equal, got["heads"], other["heads"])
+    average = jax.device_get(learner.state.average)["params"]
+    jax.tree.map(np.testing.assert_array_equal, average, got)
+
+
+def test_deeper_parts_and_the_whole_can_be_named(config, tmp_path):
+    source = saved(config)
+    part = begun(config, run_dir=tmp_path / "a", transfer=(f"heads.steering={config.run_dir}",))
+    whole = begun(config, run_dir=tmp_path / "b", transfer=(f"all={config.run_dir}",))
+    wanted = params_of(source)
+    jax.tree.map(np.testing.assert_array_equal, params_of(part)["heads"]["steering"],
+                 wanted["heads"]["steering"])  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, params_of(whole), wanted)
+
+
+def test_a_mismatch_is_a_table_of_both_sides(config, tmp_path):
+    saved(config)
+    compact = make_config(tmp_path / "other")
+    with pytest.raises(CheckpointError) as caught:
+        begun(compact, transfer=(f"heads={config.run_dir}",))
+    lines = str(caught.value).splitlines()
+    assert "4 of 4 arrays do not" in lines[0]
+    assert any(line.startswith("  params.heads.steering.kernel: expected [") for line in lines)
+    assert lines[-1].startswith("Nothing was changed.")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("backbone", "must be PART=RUN"),
+        ("=runs/a", "must be PART=RUN"),
+        ("lstm=runs/a@last", "must be PART=RUN"),
+        ("lstm=nowhere", "name a run's directory"),
+        ("lstm=nowhere.h5", "name a weight file that is there"),
+        ("backbone=nowhere", r"must be all or of .*common, heads, lstm.*got 'backbone'"),
+    ],
+)
+def test_what_cannot_be_taken_over_says_why(config, text, problem):
+    with pytest.raises(ConfigError, match=problem):
+        begun(config, transfer=(text,))
+
+
+def test_a_step_is_told_from_a_path():
+    assert Source.parse("backbone=runs/a@27500").step == 27_500
+    assert str(Source.parse("backbone=runs/a@27500").path) == "runs/a"
+    assert Source.parse("backbone=runs/a").step is None
+
+
+def test_a_resumed_run_does_not_take_over_again(config, tmp_path):
+    saved(config)
+    second = replace(config, run_dir=tmp_path / "second", transfer=(f"lstm={config.run_dir}",))
+    kept = saved(second, seed=5, step=4)
+    learner = Learner(second)
+    learner.restore(resume=True)
+    learner.close()
+    jax.tree.map(np.testing.assert_array_equal, params_of(learner), params_of(kept))
+
+
+@pytest.mark.slow
+def test_an_exported_backbone_is_taken_over_by_another_run(tmp_path):
+    model = "model_0003_xception_v1"
+    config = make_config(tmp_path / "first", network=NetworkConfig(
+        model=model, input_height=72, input_width=128, crop_top=0.0),
+        frame=get("town_small").frame, data=replace(get("tiny").data, history_length=0),
+    )  # fmt: skip
+    source = saved(config)
+    path = tmp_path / "xception.safetensors"
+    export_backbone(path, config.run_dir / "checkpoints", find_model(model))
+    second = begun(config, run_dir=tmp_path / "second", transfer=(f"backbone={path}",))
+    got, wanted = params_of(second)["backbone"], params_of(source)["backbone"]
+    jax.tree.map(np.testing.assert_array_equal, got, wanted)
+    tensors = load_file(path)
+    tensors["conv1.weight"] = tensors["conv1.weight"][:, :1]
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"block1_conv1.kernel: expected \[3, 3, 3, 32\]"):
+        begun(config, run_dir=tmp_path / "third", transfer=(f"backbone={path}",))
