@@ -134,3 +134,19 @@ def test_differences_name_fields_that_only_one_side_has(config):
     assert any(
         each == "outputs.1.name: steering → nothing" for each in differences(config, shorter)
     )
+
+
+def test_parameters_fit_the_meaning_of_their_classes_however_it_was_declared(config):
+    pedal, steering = config.outputs
+
+    def contract(**changes):
+        return contract_of(replace(config, outputs=(pedal, replace(steering, **changes))))
+
+    assert contract(bin_width=0.5)["outputs"] == [
+        {"name": "acceleration_braking", "type": "regression"},
+        {"name": "steering", "type": "regression"},
+    ]
+    classes = contract(type="classification", num_classes=3)
+    assert classes == contract(type="classification", classes=(-1.0, 0.0, 1.0), targets="soft")
+    assert classes != contract(type="classification", classes=(-1.0, 0.5, 1.0))
+    assert classes != contract()

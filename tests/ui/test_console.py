@@ -158,10 +158,10 @@ def test_collector_shows_bins_and_cadence():
         (replace(ACCELERATION_BRAKING, bin_width=0.5), ("-1", "1")),
         (OutputConfig(name="steering", type="classification", num_classes=7), ("-1", "1")),
         (OutputConfig(name="steering", type="discrete_delta"), ("-0.3", "+0.3")),
-        (OutputConfig(name="steering", bin_width=1.0), ("(-1, 0)", "(0, 1)")),
+        (OutputConfig(name="steering", bin_width=0.5), ("-1", "1")),
     ],
 )
-def test_bars_stand_between_the_names_of_their_first_and_last_bin(output, ends):
+def test_bars_stand_between_where_their_first_bin_begins_and_their_last_ends(output, ends):
     names = ("acceleration_braking", "steering")
     (report,) = make_balancer(BalancingConfig(), (output,), names, seed=0).report()
     assert named_bars(report).plain == f"{ends[0]} {'·' * len(report.bins)} {ends[1]}"

@@ -375,8 +375,9 @@ def bin_bars(report: BalanceReport) -> Text:
 
 
 def named_bars(report: BalanceReport) -> Text:
-    """The bars between the names of the first bin and the last: values, or signed changes."""
-    first, last = report.bins[0], report.bins[-1]
+    """The bars between where the first bin begins and the last ends: values, or signed changes."""
+    first, *_ = report.bins[0].strip("()").split(", ")
+    *_, last = report.bins[-1].strip("()").split(", ")
     return Text.assemble((f"{first} ", "dim"), bin_bars(report), (f" {last}", "dim"))
 
 
