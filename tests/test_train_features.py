@@ -57,8 +57,8 @@ def make_gradient(network=DRIVER, **settings):
     return jax.jit(gradient)
 
 
-def make_rig(network, config, **settings):
-    optimizer = make_optimizer(config)
+def make_rig(network, config, frozen=(), **settings):
+    optimizer = make_optimizer(config, frozen)
     step = make_train_step(
         network,
         OUTPUTS,
@@ -98,9 +98,9 @@ def assert_same(left, right):
         (NORMED, replace(SGD, momentum=0.9), {"accumulate": 4}),
         (NORMED, OptimizerConfig(kind="adam"), {"is_per_output": True}),
         (NORMED, OptimizerConfig(ema_decay=0.5), {"is_per_output": True, "accumulate": 2}),
-        (DRIVER, OptimizerConfig(ema_decay=0.5), {"is_per_output": True, "accumulate": 2}),
+        (DRIVER, OptimizerConfig(ema_decay=0.5), {"accumulate": 2, "frozen": ("backbone",)}),
     ],
-    ids=["average", "accumulate", "per output", "all", "driver"],
+    ids=["average", "accumulate", "per output", "all", "frozen"],
 )
 def test_four_steps_are_two_saved_restored_and_two_more(tmp_path, network, config, settings):
     step, first = make_rig(network, config, **settings)
@@ -116,6 +116,14 @@ def test_four_steps_are_two_saved_restored_and_two_more(tmp_path, network, confi
     assert jax.tree.structure(again) == jax.tree.structure(whole)
     assert_same(again, whole)
     assert step._cache_size() == 1
+    for name in like.params:
+        is_changed = not all(
+            np.array_equal(*pair)
+            for pair in zip(
+                jax.tree.leaves(whole.params[name]), jax.tree.leaves(like.params[name]), strict=True
+            )
+        )
+        assert is_changed == (name not in settings.get("frozen", ()))
 
 
 def test_average_is_the_running_mean_with_its_usual_beginning(tmp_path):

@@ -109,7 +109,7 @@ EVERYTHING = {
 
 @pytest.mark.parametrize(
     ("ends", "held_out", "changes"),
-    [((2, 4, 6), 0, {}), ((2, 4), 16, EVERYTHING)],
+    [((2, 4), 0, {}), ((2, 4), 16, EVERYTHING)],
     ids=["plain", "everything"],
 )
 def test_training_at_once_is_training_2_steps_and_resuming(tmp_path, ends, held_out, changes):
@@ -248,6 +248,8 @@ def rows_of(path):
         return list(csv.DictReader(table))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_what_collectors_see_in_held_out_worlds_is_measured_and_not_trained_on(tmp_path):
     data = replace(presets.tiny().data, validation_share=0.5, validation_capacity=8,
                    buffer_capacity=32, replay_ratio=2)  # fmt: skip
@@ -258,7 +260,7 @@ def test_what_collectors_see_in_held_out_worlds_is_measured_and_not_trained_on(t
     stop = threading.Event()
 
     def stop_once_measured():
-        ends_s = time.monotonic() + 80
+        ends_s = time.monotonic() + 250
         while not (config.run_dir / "validation.csv").exists() and time.monotonic() < ends_s:
             time.sleep(0.1)
         time.sleep(1.0)
