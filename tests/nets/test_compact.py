@@ -32,9 +32,9 @@ SMALL = {
 }  # fmt: skip
 
 
-def small(**changes) -> NetworkConfig:
+def small(crop_top=0.3, **changes) -> NetworkConfig:
     compact = CompactConfig(**SMALL | changes)
-    return NetworkConfig(input_height=32, input_width=64, compact=compact)
+    return NetworkConfig(input_height=32, input_width=64, crop_top=crop_top, compact=compact)
 
 
 def make_inputs(size: int = 2, seed: int = 0) -> dict[str, np.ndarray]:

@@ -125,6 +125,14 @@ def test_a_damaged_file_is_named(suffix, tmp_path):
         load_backbone(path, NAMES.keras, NAMES.torch)
 
 
+def test_a_file_that_names_no_layers_says_how_to_save_it(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/conv2d/vars/0"] = np.zeros((3, 3, 3, 32), np.float32)
+    with pytest.raises(CheckpointError, match=r"save the model as \.keras"):
+        load_backbone(path, NAMES.keras, NAMES.torch)
+
+
 def test_a_pickle_is_not_even_opened(tmp_path):
     with pytest.raises(ConfigError, match=r"must end in .*got 'weights.pth'"):
         load_backbone(tmp_path / "weights.pth", NAMES.keras, NAMES.torch)

@@ -130,6 +130,8 @@ def _read_keras(path: Path) -> KerasLayers:
 def _layers_of_h5(file: Any) -> KerasLayers:
     """Of a weight file, or of a whole model that was saved in one file."""
     root = file.get("model_weights", file)
+    if "layer_names" not in root.attrs:
+        raise ValueError("it names no layers (as .weights.h5 of Keras 3); save the model as .keras")
     layers: KerasLayers = {}
     for layer in _texts(root.attrs["layer_names"]):
         weights = _texts(root[layer].attrs["weight_names"])
