@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 from functools import partial
 
 import jax
@@ -27,14 +28,20 @@ from charles.sample import SampleSpec
 
 OUTPUTS = (make_output(ACCELERATION_BRAKING), make_output(STEERING))
 SAMPLE = SampleSpec(height=32, width=64, pixel_format="yuv420", history_length=3)
+COMPACT_FIELDS = {field.name for field in fields(CompactConfig)}
 SMALL = {
     "patch": 4, "widths": (16, 16), "residuals": 1, "neck": 4, "dense": (16,), "condition": 8,
 }  # fmt: skip
 
 
-def small(crop_top=0.3, **changes) -> NetworkConfig:
-    compact = CompactConfig(**SMALL | changes)
-    return NetworkConfig(input_height=32, input_width=64, crop_top=crop_top, compact=compact)
+SIZE = {"input_height": 32, "input_width": 64}
+
+
+def small(**changes) -> NetworkConfig:
+    """A small network; what is no setting of the compact driver is one of the picture."""
+    of_compact = {name: changes.pop(name) for name in list(changes) if name in COMPACT_FIELDS}
+    compact = CompactConfig(**SMALL | of_compact)
+    return NetworkConfig(**SIZE | changes, compact=compact)
 
 
 def make_inputs(size: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
