@@ -86,20 +86,29 @@ def convolve_depthwise(x: Array, kernel: Array, *, padding: Padding) -> Array:
 def max_pool(x: Array, *, padding: Padding, size: int = 3, stride: int = 2) -> Array:
     """Maxima of windows ``[B, H, W, C]``; padding never wins."""
     pads = find_pads(x.shape[1:3], (size, size), stride, padding)
-    pool = _max_pool_by_axis if _is_on_cpu() else max_pool_by_xla
-    return pool(x, size, stride, pads)
+    pool = max_pool_by_axis if _is_on_cpu() else max_pool_by_xla
+    return pool(settle(x), size, stride, pads)
 
 
 def average_pool(x: Array, *, size: int = 3) -> Array:
     """Means of the windows around each position ``[B, H, W, C]``; padding does not count."""
     pads = find_pads(x.shape[1:3], (size, size), 1, "SAME")
-    total = (_sum_pool_by_axis if _is_on_cpu() else _sum_pool_by_xla)(x, size, pads)
+    total = (sum_pool_by_axis if _is_on_cpu() else sum_pool_by_xla)(x, size, pads)
     counts = [
         np.convolve(np.ones(n), np.ones(size))[size - 1 - pad[0] :][:n]
         for n, pad in zip(x.shape[1:3], pads, strict=True)
     ]
     shares = 1 / np.multiply.outer(*counts)
     return total * jnp.asarray(shares[..., None], x.dtype)
+
+
+def settle(x: Array) -> Array:
+    """Keep ``x`` as it is, but let XLA compute it once, on a CPU.
+
+    What several places of a window or several later sums read, XLA's fusion would rather compute
+    again for each: a chain of residual sums from its start.
+    """
+    return lax.optimization_barrier(x) if _is_on_cpu() else x
 
 
 def convolve_by_xla(x: Array, kernel: Array, stride: int, pads: Pads, groups: int = 1) -> Array:
@@ -205,17 +214,19 @@ def max_pool_by_xla(x: Array, size: int, stride: int, pads: Pads) -> Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, shape, strides, ((0, 0), *pads, (0, 0)))
 
 
-def _max_pool_by_axis(x: Array, size: int, stride: int, pads: Pads) -> Array:
+def max_pool_by_axis(x: Array, size: int, stride: int, pads: Pads) -> Array:
     """Maxima over rows, then over columns."""
     return _pool_by_axis(x, size, stride, pads, jnp.maximum, -jnp.inf)
 
 
-def _sum_pool_by_xla(x: Array, size: int, pads: Pads) -> Array:
+def sum_pool_by_xla(x: Array, size: int, pads: Pads) -> Array:
+    """Sums of windows, with stride 1, as XLA computes them."""
     shape = (1, size, size, 1)
     return lax.reduce_window(x, 0.0, lax.add, shape, (1, 1, 1, 1), ((0, 0), *pads, (0, 0)))
 
 
-def _sum_pool_by_axis(x: Array, size: int, pads: Pads) -> Array:
+def sum_pool_by_axis(x: Array, size: int, pads: Pads) -> Array:
+    """Sums over rows, then over columns."""
     return _pool_by_axis(x, size, 1, pads, jnp.add, 0.0)
 
 
