@@ -11,6 +11,8 @@ from typing import Any, Protocol, cast
 import jax
 from flax import nnx
 
+from charles.nets.layers import fold_module
+
 Array = jax.Array
 Batch = dict[str, Any]
 Variables = dict[str, Any]
@@ -114,6 +116,29 @@ class _Keys:
 
 def _as_rngs(key: Array) -> nnx.Rngs:
     return cast(nnx.Rngs, _Keys(key))
+
+
+def make_fold(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Callable[[Variables], Variables]:
+    """A function that folds the normalisations of a module's variables, for inference.
+
+    What it returns are the variables of ``functionalize(lambda rngs:
+    fold_module(make_module(rngs)), prepare)``, which predicts the same as the module itself. It is
+    pure and can be jitted; run it once for new parameters, not inside each prediction.
+
+    Args:
+        make_module: As :func:`functionalize` takes it.
+    """
+    abstract = nnx.eval_shape(lambda: make_module(nnx.Rngs(0)))
+    structure, params_like, stats_like = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+
+    def fold(variables: Variables) -> Variables:
+        params = _fill(params_like, variables["params"])
+        stats = _fill(stats_like, variables["stats"])
+        module = fold_module(nnx.merge(structure, params, stats))
+        _, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+        return {"params": nnx.to_pure_dict(params), "stats": nnx.to_pure_dict(stats)}
+
+    return fold
 
 
 def _fill(like: nnx.State, values: Variables) -> nnx.State:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from charles.nets.layers import ConvSpec, Norm, Plan, make_layers, require_size
-from charles.nets.lowerings import Padding, average_pool, max_pool
+from charles.nets.lowerings import Padding, average_pool, max_pool, settle
 from charles.nets.naming import KerasNames, TorchNames, name_in_keras, name_in_torch
 
 Array = jax.Array
@@ -153,7 +153,7 @@ class InceptionResNetV2(nnx.Module):
             if kind == "block8" and number == blocks.count:
                 x = x + up  # the very last is neither scaled down nor rectified
             else:
-                x = jax.nn.relu(x + up * blocks.scale)
+                x = settle(jax.nn.relu(x + up * blocks.scale))
         return x
 
     def _reduce(self, name: str, x: Array, *, is_training: bool) -> Array:

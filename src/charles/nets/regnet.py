@@ -16,6 +16,7 @@ from flax import nnx
 
 from charles.errors import require
 from charles.nets.layers import ConvSpec, Norm, Plan, make_layers, require_size, squeeze_excite
+from charles.nets.lowerings import settle
 from charles.nets.naming import TorchNames, name_in_torch
 
 Array = jax.Array
@@ -143,7 +144,7 @@ class RegNet(nnx.Module):
             y = squeeze_excite(y, self.layers[f"{name}_se_fc1"], self.layers[f"{name}_se_fc2"])
         y = run("conv3", y)
         has_shortcut = f"{name}_downsample" in self.layers
-        return jax.nn.relu(y + (run("downsample", x) if has_shortcut else x))
+        return settle(jax.nn.relu(y + (run("downsample", x) if has_shortcut else x)))
 
 
 def find_stages(design: Design) -> list[Stage]:

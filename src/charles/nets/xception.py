@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from charles.nets.layers import ConvSpec, Norm, Plan, make_layers, require_size
-from charles.nets.lowerings import max_pool
+from charles.nets.lowerings import max_pool, settle
 from charles.nets.naming import KerasNames, TorchNames, name_in_keras, name_in_torch
 
 Array = jax.Array
@@ -57,7 +57,7 @@ class Xception(nnx.Module):
             y = x
             for index in (1, 2, 3):
                 y = run(f"block{block}_sepconv{index}", jax.nn.relu(y))
-            x = x + y
+            x = settle(x + y)
         x = halve(_EXIT, x)
         for index in (1, 2):
             x = jax.nn.relu(run(f"block14_sepconv{index}", x))
