@@ -50,6 +50,7 @@ class Policy:
         dtype = compute_dtype(config.precision)
         self._network = make_network(config.network, self.spec, outputs, dtype=dtype)
         self._predict = make_predict(self._network, outputs, control_names=self.spec.controls)
+        self._fold = jax.jit(self._network.fold)
         self._device = jax.local_devices()[0]
         self.abstract_variables: Variables = jax.eval_shape(self._network.init, jax.random.key(0))
         """Shapes and types of the parameters, as :class:`jax.ShapeDtypeStruct`."""
@@ -61,8 +62,9 @@ class Policy:
         return self.place(jax.jit(self._network.init)(jax.random.key(seed)))
 
     def place(self, variables: Variables) -> Variables:
-        """A tree of host arrays as arrays on the policy's device; blocks until they are there."""
-        return jax.block_until_ready(jax.device_put(variables, self._device))
+        """A tree of host arrays as predictions use it: on the policy's device, normalisations
+        folded into the kernels. Blocks until it is there; may be called from any thread."""
+        return jax.block_until_ready(self._fold(jax.device_put(variables, self._device)))
 
     def warm_up(self) -> None:
         """Compile everything that driving will call. Takes seconds, once."""

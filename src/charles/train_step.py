@@ -337,13 +337,14 @@ def make_predict(
 
     Returns:
         ``predict(variables, inputs)``: decoded values, float32 ``[B]`` by output name, from
+        variables as the network's ``fold`` gives them and
         ``pixels`` uint8 ``[B, ...]``, ``speed [B]``, ``purpose [B, 2]`` and ``history
         [B, T, D]``. Compiled once per batch size; new variables of the same shapes change nothing.
     """
     names = tuple(control_names)
 
     def predict(variables: Variables, inputs: Batch) -> dict[str, Array]:
-        predictions, _ = network.apply(variables, inputs, is_training=False)
+        predictions = network.infer(variables, network.prepare(inputs))
         return {
             name: output.decode(predictions[name], current_of(inputs["history"], names, name))
             for name, output in ((each.config.name, each) for each in outputs)

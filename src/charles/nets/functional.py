@@ -39,6 +39,12 @@ class Network:
     """``prepare(batch) -> batch`` with the stored ``pixels`` replaced by ``image``."""
     forward: Callable[..., tuple[dict[str, Array], Variables]]
     """As :meth:`apply`, for a batch that is prepared already (and perhaps augmented)."""
+    fold: Callable[[Variables], Variables]
+    """``fold(variables) -> variables`` for :attr:`infer`: what normalises becomes part of the
+    kernels. Once for new parameters, not for each prediction."""
+    infer: Callable[[Variables, Batch], dict[str, Array]]
+    """``infer(folded variables, prepared batch) -> predictions``, the same as :attr:`forward`'s
+    without training, faster."""
     auxiliary_weight: float = 0.0
     """Weight of the losses of predictions whose names begin with :data:`AUXILIARY`."""
 
@@ -75,26 +81,34 @@ def functionalize(
         prepare: What turns stored pixels into ``image``.
         auxiliary_weight: See :attr:`Network.auxiliary_weight`.
     """
-    abstract = abstract_module(make_module)
-    structure, params_like, stats_like = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    plain = _Skeleton.of(make_module)
+    folded = _Skeleton.of(lambda rngs: fold_module(make_module(rngs)))
 
     @jax.jit  # op by op it would compile dozens of small programs
     def init(key: Array) -> Variables:
-        module = make_module(_as_rngs(key))
-        _, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-        return {"params": nnx.to_pure_dict(params), "stats": nnx.to_pure_dict(stats)}
+        return _variables_of(make_module(_as_rngs(key)))
 
     def forward(
         variables: Variables, batch: Batch, *, is_training: bool, key: Array | None = None
     ) -> tuple[dict[str, Array], Variables]:
-        params = _fill(params_like, variables["params"])
-        stats = _fill(stats_like, variables["stats"])
-        module = nnx.merge(structure, params, stats)
+        module = plain.fill(variables)
         predictions = module(batch, is_training=is_training, key=key)
-        _, _, new_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-        return predictions, nnx.to_pure_dict(new_stats)
+        return predictions, _variables_of(module)["stats"]
 
-    return Network(init=init, prepare=prepare, forward=forward, auxiliary_weight=auxiliary_weight)
+    def fold(variables: Variables) -> Variables:
+        return _variables_of(fold_module(plain.fill(variables)))
+
+    def infer(variables: Variables, batch: Batch) -> dict[str, Array]:
+        return folded.fill(variables)(batch, is_training=False, key=None)
+
+    return Network(
+        init=init,
+        prepare=prepare,
+        forward=forward,
+        fold=fold,
+        infer=infer,
+        auxiliary_weight=auxiliary_weight,
+    )
 
 
 def abstract_module(make_module: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
@@ -118,27 +132,29 @@ def _as_rngs(key: Array) -> nnx.Rngs:
     return cast(nnx.Rngs, _Keys(key))
 
 
-def make_fold(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Callable[[Variables], Variables]:
-    """A function that folds the normalisations of a module's variables, for inference.
+@dataclass(frozen=True)
+class _Skeleton:
+    """A module without its arrays: what puts variables and a call together."""
 
-    What it returns are the variables of ``functionalize(lambda rngs:
-    fold_module(make_module(rngs)), prepare)``, which predicts the same as the module itself. It is
-    pure and can be jitted; run it once for new parameters, not inside each prediction.
+    structure: Any
+    params: nnx.State
+    stats: nnx.State
 
-    Args:
-        make_module: As :func:`functionalize` takes it.
-    """
-    abstract = nnx.eval_shape(lambda: make_module(nnx.Rngs(0)))
-    structure, params_like, stats_like = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    @classmethod
+    def of(cls, make_module: Callable[[nnx.Rngs], nnx.Module]) -> "_Skeleton":
+        """The skeleton of what ``make_module`` makes."""
+        return cls(*nnx.split(abstract_module(make_module), nnx.Param, nnx.BatchStat))
 
-    def fold(variables: Variables) -> Variables:
-        params = _fill(params_like, variables["params"])
-        stats = _fill(stats_like, variables["stats"])
-        module = fold_module(nnx.merge(structure, params, stats))
-        _, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-        return {"params": nnx.to_pure_dict(params), "stats": nnx.to_pure_dict(stats)}
+    def fill(self, variables: Variables) -> Any:
+        """The module with these variables."""
+        params = _fill(self.params, variables["params"])
+        stats = _fill(self.stats, variables["stats"])
+        return nnx.merge(self.structure, params, stats)
 
-    return fold
+
+def _variables_of(module: nnx.Module) -> Variables:
+    _, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    return {"params": nnx.to_pure_dict(params), "stats": nnx.to_pure_dict(stats)}
 
 
 def _fill(like: nnx.State, values: Variables) -> nnx.State:
