@@ -22,6 +22,7 @@ from charles.nets.lowerings import (
     max_pool,
     max_pool_by_axis,
     max_pool_by_xla,
+    settle,
     sum_pool_by_axis,
     sum_pool_by_xla,
 )
@@ -154,3 +155,29 @@ def test_dtype_is_kept():
         average_pool(x),
     ]
     assert {each.dtype for each in results} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_a_settled_array_is_the_same_with_the_same_gradient():
+    x = random(2, 3, 4).at[0, 0, 0].set(jnp.inf)
+    np.testing.assert_array_equal(jax.jit(settle)(x), x)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(settle(x) * jnp.arange(4))))(x)
+    np.testing.assert_array_equal(gradient, jnp.broadcast_to(jnp.arange(4.0), x.shape))
+
+
+def test_a_chain_of_settled_sums_is_not_computed_again_from_its_start():
+    """No fused sum reads more arrays the longer the chain is."""
+    jax.config.update("jax_disable_most_optimizations", False)
+
+    def most_inputs(length):
+        def chain(x, kernel):
+            for _ in range(length):
+                x = settle(jax.nn.relu(x + x @ kernel))
+            return x
+
+        text = jax.jit(chain).lower(random(64, 32), random(32, 32)).compile().as_text()
+        fusions = [line for line in text.splitlines() if " fusion(" in line]
+        return max(
+            (line.split(" fusion(")[1].split(")")[0].count("%") for line in fusions), default=0
+        )
+
+    assert most_inputs(8) == most_inputs(3)

@@ -103,12 +103,16 @@ def average_pool(x: Array, *, size: int = 3) -> Array:
 
 
 def settle(x: Array) -> Array:
-    """Keep ``x`` as it is, but let XLA compute it once, on a CPU.
+    """``x`` as it is, but computed once, on a CPU.
 
-    What several places of a window or several later sums read, XLA's fusion would rather compute
-    again for each: a chain of residual sums from its start.
+    What several places of a window or several later sums read, XLA's fusion there computes again
+    for each: a chain of residual sums from its start. It removes ``lax.optimization_barrier``
+    before it fuses, and does not look into a condition; this one always holds.
     """
-    return lax.optimization_barrier(x) if _is_on_cpu() else x
+    if not _is_on_cpu():
+        return x
+    holds = x[(0,) * x.ndim] >= -jnp.inf
+    return lax.cond(holds, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
 
 
 def convolve_by_xla(x: Array, kernel: Array, stride: int, pads: Pads, groups: int = 1) -> Array:
