@@ -202,7 +202,7 @@ def separate(network, state, batch, weights):
             predictions, new = network.forward(
                 variables, network.prepare(part), is_training=True, key=KEY
             )
-            metrics = measure(predictions, part["label"], (output,), SAMPLE.controls)
+            metrics = measure(predictions, part, (output,), SAMPLE.controls)
             return weight * metrics[f"{output.config.name}_loss"], new
 
         grads, stats = jax.grad(loss_of, has_aux=True)(state.params)

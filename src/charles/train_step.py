@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from charles.config import AugmentConfig
 from charles.nets.augment import augment as augment_batch
 from charles.nets.functional import AUXILIARY, Batch, Network, Variables
+from charles.nets.lowerings import heavy_options
 from charles.optim import last_grad_norm, last_learning_rate
 from charles.outputs import Output, current_of
 from charles.state import TrainState, batch_sharding, make_mesh, state_sharding
@@ -350,7 +351,7 @@ def make_predict(
             for name, output in ((each.config.name, each) for each in outputs)
         }
 
-    return jax.jit(predict)
+    return jax.jit(predict, compiler_options=heavy_options() if network.is_heavy else None)
 
 
 def make_evaluate(

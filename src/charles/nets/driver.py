@@ -54,4 +54,5 @@ def make_network(
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         require_size(image, zoo.MIN_SIZES[spec.backbone])
     auxiliary = spec.auxiliary.loss_weight if spec and spec.auxiliary else 0.0
-    return functionalize(make, prepare, auxiliary_weight=auxiliary)
+    is_heavy = spec is not None and spec.backbone != "none"
+    return functionalize(make, prepare, is_heavy=is_heavy, auxiliary_weight=auxiliary)

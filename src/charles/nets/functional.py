@@ -45,6 +45,9 @@ class Network:
     infer: Callable[[Variables, Batch], dict[str, Array]]
     """``infer(folded variables, prepared batch) -> predictions``, the same as :attr:`forward`'s
     without training, faster."""
+    is_heavy: bool = False
+    """Whether products and convolutions are nearly all of its time, see
+    :func:`charles.nets.lowerings.heavy_options`."""
     auxiliary_weight: float = 0.0
     """Weight of the losses of predictions whose names begin with :data:`AUXILIARY`."""
 
@@ -71,6 +74,7 @@ def functionalize(
     make_module: Callable[[nnx.Rngs], nnx.Module],
     prepare: Callable[[Batch], Batch],
     *,
+    is_heavy: bool = False,
     auxiliary_weight: float = 0.0,
 ) -> Network:
     """Turn an NNX module into a :class:`Network`.
@@ -79,6 +83,7 @@ def functionalize(
         make_module: Builds a :class:`NetworkModule` from its random streams. All its state must be
             ``nnx.Param`` or ``nnx.BatchStat``, under names (no lists).
         prepare: What turns stored pixels into ``image``.
+        is_heavy: See :attr:`Network.is_heavy`.
         auxiliary_weight: See :attr:`Network.auxiliary_weight`.
     """
     plain = _Skeleton.of(make_module)
@@ -107,6 +112,7 @@ def functionalize(
         forward=forward,
         fold=fold,
         infer=infer,
+        is_heavy=is_heavy,
         auxiliary_weight=auxiliary_weight,
     )
 

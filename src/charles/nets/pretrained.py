@@ -72,7 +72,19 @@ def save_backbone(path: Path, variables: Mapping[str, np.ndarray], torch: TorchN
 
 
 def from_torch(tensors: Mapping[str, np.ndarray], names: TorchNames) -> Arrays:
-    """Our variables out of PyTorch's tensors."""
+    """Our variables out of PyTorch's tensors.
+
+    Raises:
+        CheckpointError: A norm scales its features where ours does not.
+    """
+    known = {name for name, _ in names.values()}
+    for name in known:
+        scale = name.removesuffix("running_var") + "weight"
+        is_foreign = name.endswith("running_var") and scale in tensors and scale not in known
+        if is_foreign and not np.all(tensors[scale] == 1):
+            raise CheckpointError(
+                f"{scale} must be all 1, because this backbone's norms do not scale, got others."
+            )
     found = {ours: (tensors[name], axes) for ours, (name, axes) in names.items() if name in tensors}
     return {
         ours: value if axes is None or value.ndim != len(axes) else value.transpose(axes)
