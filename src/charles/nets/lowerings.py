@@ -283,14 +283,14 @@ def _is_on_cpu() -> bool:
 
 
 @cache
-def heavy_options() -> dict[str, str]:
+def heavy_options() -> dict[str, str | bool]:
     """How XLA is to compile the inference of a large backbone; empty for as usual.
 
     On a CPU, XLA hands products and convolutions to a library of its own for small kernels, by
     which InceptionResNetV2 takes a quarter more time, and a small network less. A version of XLA
     that does not know the option, or needs none, gets none.
     """
-    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    options: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
     if not _is_on_cpu():
         return {}
     try:
