@@ -181,3 +181,11 @@ def test_a_chain_of_settled_sums_is_not_computed_again_from_its_start():
         )
 
     assert most_inputs(8) == most_inputs(3)
+
+
+def test_heavy_networks_compile_otherwise_and_compute_the_same():
+    x, kernel = random(1, 9, 10, 16), random(3, 3, 16, 24)
+    run = partial(lowerings.convolve, stride=1, padding="SAME")
+    usual = jax.jit(run)(x, kernel)
+    heavy = jax.jit(run, compiler_options=lowerings.heavy_options())(x, kernel)
+    np.testing.assert_allclose(heavy, usual, rtol=1e-4, atol=1e-4)
