@@ -122,7 +122,8 @@ def test_a_directory_that_cannot_be_made_is_refused(config, tmp_path):
 
 def test_contract_is_what_parameters_depend_on(config):
     assert contract_of(config) == contract_of(replace(config, steps=5, run_dir=Path("x"), seed=3))
-    wider = replace(config, network=replace(config.network, dense=(32,)))
+    compact = replace(config.network.compact, dense=(32,))
+    wider = replace(config, network=replace(config.network, compact=compact))
     fewer = replace(config, outputs=config.outputs[:1])
     smaller = replace(config, frame=replace(config.frame, height=18))
     contracts = [json.dumps(contract_of(each)) for each in (config, wider, fewer, smaller)]
