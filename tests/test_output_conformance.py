@@ -258,11 +258,11 @@ def test_documented_edges_make_the_documented_bins():
 def test_a_delta_whose_network_cannot_see_its_controls_is_refused():
     delta = OutputConfig(name="steering", type="discrete_delta")
     blind = OutputConfig(name="steering", type="discrete_delta", is_blind=True)
-    check_deltas([delta], history_length=1, reads_controls=True)
-    check_deltas([blind], history_length=1, reads_controls=False)
-    check_deltas([OutputConfig(name="steering")], history_length=0, reads_controls=False)
+    check_deltas([delta], history_length=1, controls_read=("steering",))
+    check_deltas([blind], history_length=1, controls_read=())
+    check_deltas([OutputConfig(name="steering")], history_length=0, controls_read=())
     with pytest.raises(ConfigError, match=r"not given its current controls.*another type"):
-        check_deltas([delta], history_length=1, reads_controls=False)
+        check_deltas([delta], history_length=1, controls_read=())
     for output in (delta, blind):
         with pytest.raises(ConfigError, match=r"^data\.history_length must be 1 or more"):
-            check_deltas([output], history_length=0, reads_controls=True)
+            check_deltas([output], history_length=0, controls_read=("steering",))

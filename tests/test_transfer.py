@@ -8,7 +8,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from charles.config import OptimizerConfig
-from charles.data.shm import PREFIX  # noqa: F401  the leak check of conftest looks at its blocks
 from charles.errors import CheckpointError, ConfigError
 from charles.learner import Learner
 from charles.models import find_model
@@ -61,6 +60,8 @@ def test_a_part_comes_from_the_checkpoint_and_the_rest_is_fresh(config, tmp_path
     jax.tree.map(np.testing.assert_array_equal, got["heads"], other["heads"])
     average = jax.device_get(learner.state.average)["params"]
     jax.tree.map(np.testing.assert_array_equal, average, got)
+    places = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(learner.state)]
+    assert len(set(places)) == len(places)  # a step gives away the memory of each
 
 
 def test_deeper_parts_and_the_whole_can_be_named(config, tmp_path):

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from charles.errors import CheckpointError, require
+from charles.errors import CheckpointError, list_rows, require
 from charles.nets.functional import Variables
 from charles.state import TrainState
 
@@ -38,7 +38,6 @@ FORMAT = 1
 _METADATA_FILE = "_CHECKPOINT_METADATA"
 _TEMPORARY_MARK = ".orbax-checkpoint-tmp"
 _REMOVED_MARK = ".removed"
-_MOST_LISTED = 12
 _OVERHEAD_BYTES = 256 << 10
 """Room for a checkpoint's files beside the arrays themselves, generously."""
 _REMEDY = "Free space there or choose another run_dir; earlier checkpoints are untouched."
@@ -357,10 +356,9 @@ def _check_fits(path: Path, wanted: dict[str, FlatArrays], found: dict[str, Shap
                 shown = [_show(side.get(name)) for side in (expected, got)]
                 rows.append(f"  {name}: expected {shown[0]}, got {shown[1]}")
     if rows:
-        more = [f"  and {len(rows) - _MOST_LISTED} more"] if len(rows) > _MOST_LISTED else []
-        table = "\n".join(rows[:_MOST_LISTED] + more)
         raise CheckpointError(
-            f"Checkpoint {path} must be of this network and optimiser, got other arrays:\n{table}\n"
+            f"Checkpoint {path} must be of this network and optimiser, got other arrays:\n"
+            f"{list_rows(rows)}\n"
             "Use the configuration it was trained with, or another directory."
         )
 

@@ -178,13 +178,11 @@ class Collector:
         At least half of all worlds are for training, so that one is soon found; where a narrow
         range of seeds has hardly any, the last one tried will do, and its samples are dropped.
         """
-        low, high = self._config.game.seeds
-        seed = int(self._rng.integers(low, high))
-        for _ in range(WORLD_TRIES):
-            share = self._config.data.validation_share
+        share, seed = self._config.data.validation_share, 0
+        for _ in range(1 + WORLD_TRIES):
+            seed = int(self._rng.integers(*self._config.game.seeds))
             if not self._is_validation_full or not is_held_out(seed, share):
                 break
-            seed = int(self._rng.integers(low, high))
         return seed
 
     def _put_elsewhere(self, telemetry: Telemetry) -> None:

@@ -336,9 +336,7 @@ class TrainConfig:
                     self.frame.num_frames)  # fmt: skip
         rule = f"be at least {network.history_length}, which {network.model} reads"
         require(given >= network.history_length, "data.history_length", rule, given)
-        reads = set(network.controls_read)
-        for output in self.outputs:
-            check_deltas((output,), history_length=given, reads_controls=output.name in reads)
+        check_deltas(self.outputs, history_length=given, controls_read=network.controls_read)
 
     def _check_rates(self) -> None:
         """A change is learned as that of one instant of a collector, and holds for one as long."""

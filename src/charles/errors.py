@@ -17,6 +17,11 @@
 All are picklable, so that a worker's error can be raised again in its parent.
 """
 
+import difflib
+from collections.abc import Iterable, Sequence
+
+_MOST_LISTED = 12
+
 
 class CharlesError(Exception):
     """Base of every error that Charles raises on purpose; its text is written for the user."""
@@ -77,3 +82,15 @@ def require(condition: bool, name: str, rule: str, value: object, fix: str = "")
     """
     if not condition:
         raise ConfigError(f"{name} must {rule}, got {value!r}.{' ' + fix if fix else ''}")
+
+
+def did_you_mean(value: str, known: Iterable[str]) -> str:
+    """The sentence that names the nearest of the ``known`` names; empty if none is near."""
+    near = difflib.get_close_matches(value, list(known), n=1, cutoff=0.4)
+    return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def list_rows(rows: Sequence[str]) -> str:
+    """The first rows of a table, a line each, and how many more there are."""
+    more = len(rows) - _MOST_LISTED
+    return "\n".join([*rows[:_MOST_LISTED], *([f"  and {more} more"] if more > 0 else [])])

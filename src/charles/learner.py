@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from charles.checkpoint import Checkpoints
@@ -65,7 +66,7 @@ class Learner:
             is_averaged=config.optimizer.ema_decay > 0,
         )
         self.turn(HotValues.of(config))
-        is_per_output = str(config.data.balancing.version) == "v2"
+        is_per_output = config.data.balancing.version == "v2"
         self._step = make_train_step(
             self.network,
             outputs,
@@ -161,7 +162,8 @@ class Learner:
             return
         variables = transfer(state.variables, config.transfer, config.network.spec)
         placed = jax.device_put(variables, self._everywhere)
-        average = jax.device_put(variables, self._everywhere) if state.average else state.average
+        # A copy: the step takes over the memory of parameters and average, each for itself.
+        average = jax.tree.map(jnp.copy, placed) if state.average else state.average
         self.state = replace(state, params=placed["params"], stats=placed["stats"], average=average)
 
     def wait_saved(self) -> None:

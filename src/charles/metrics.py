@@ -1,7 +1,7 @@
 """Where a run's figures go: TensorBoard, and a table per kind of figure."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class MetricsLog:
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Add one row of ``metrics.csv``, unless the log has ended."""
-        self._try_to_write("metrics.csv", step, scalars)
+        self._attempt(lambda: self._write("metrics.csv", step, scalars))
 
     def write_validation(self, step: int, scalars: Mapping[str, float]) -> None:
         """Add one row of ``validation.csv``, unless the log has ended.
@@ -40,20 +40,16 @@ class MetricsLog:
             scalars: Named as those of a step; the tags begin with ``validation/``.
         """
         named = {f"{VALIDATION}{name}": value for name, value in scalars.items()}
-        self._try_to_write("validation.csv", step, named)
-
-    def _try_to_write(self, table: str, step: int, scalars: Mapping[str, float]) -> None:
-        try:
-            if not self.failure:
-                self._write(table, step, scalars)
-        except OSError as err:
-            self.failure = f"no more metrics are written: {err.strerror}"
+        self._attempt(lambda: self._write("validation.csv", step, named))
 
     def write_picture(self, step: int, tag: str, picture: np.ndarray) -> None:
         """Add a picture, RGB uint8 ``[H, W, 3]``, unless the log has ended; from any thread."""
+        self._attempt(lambda: self._writer.add_image(tag, picture, step, dataformats="HWC"))
+
+    def _attempt(self, write: Callable[[], object]) -> None:
         try:
             if not self.failure:
-                self._writer.add_image(tag, picture, step, dataformats="HWC")
+                write()
         except OSError as err:
             self.failure = f"no more metrics are written: {err.strerror}"
 

@@ -8,11 +8,10 @@ Two rules of ours differ from the documented runs, whose models learned to repea
 past never contains the present action, and its rows go from oldest to newest in every version.
 """
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from charles.errors import ConfigError
+from charles.errors import did_you_mean, require
 
 Backbone = Literal["none", "xception", "inceptionresnetv2"]
 
@@ -206,9 +205,6 @@ def find_model(name: str) -> ModelSpec:
     Raises:
         ConfigError: There is no model of that name; the text names the nearest.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        known = f"compact or a documented model, see charles.models ({len(MODELS)} of them)"
-        raise ConfigError(f"network.model must be {known}, got {name!r}.{hint}")
+    rule = f"be compact or a documented model, see charles.models ({len(MODELS)} of them)"
+    require(name in MODELS, "network.model", rule, name, did_you_mean(name, MODELS))
     return MODELS[name]

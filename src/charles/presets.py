@@ -4,7 +4,6 @@ A preset is a function, so that it reads as what differs from the defaults. The 
 model is a preset too: the documented system with that network, its outputs and its balancing.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -23,7 +22,7 @@ from charles.config import (
     PlayConfig,
     TrainConfig,
 )
-from charles.errors import ConfigError
+from charles.errors import did_you_mean, require
 from charles.models import HISTORY_LENGTH, MODELS, ModelSpec
 from charles.network_config import CompactConfig
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
@@ -150,9 +149,7 @@ def get(name: str) -> TrainConfig:
     """
     if name in MODELS:
         return of_model(name, MODELS[name])
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, [*PRESETS, *MODELS], n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        known = f"{', '.join(PRESETS)} or a documented model, model_0001_xception_v1 and so on"
-        raise ConfigError(f"preset must be one of {known}, got {name!r}.{hint}")
+    known = f"{', '.join(PRESETS)} or a documented model, model_0001_xception_v1 and so on"
+    hint = did_you_mean(name, [*PRESETS, *MODELS])
+    require(name in PRESETS, "preset", f"be one of {known}", name, hint)
     return PRESETS[name]()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from charles.checkpoint import Checkpoints, flatten, unflatten
-from charles.errors import CheckpointError, ConfigError, require
+from charles.errors import CheckpointError, ConfigError, list_rows, require
 from charles.models import ModelSpec
 from charles.nets import zoo
 from charles.nets.functional import Variables
@@ -23,7 +23,6 @@ from charles.nets.pretrained import SUFFIXES, Arrays, load_backbone, save_backbo
 ALL = "all"
 """The part that is the whole network."""
 
-_MOST_LISTED = 12
 _COLLECTIONS = ("params", "stats")
 """What variables consist of; a part may have some of both."""
 
@@ -101,7 +100,7 @@ def export_backbone(
         CheckpointError: There is no such checkpoint, or it is damaged.
         ExtraMissingError: safetensors is not installed.
     """
-    names = zoo.names_elsewhere(spec)
+    names = zoo.backbone_of(spec).torch_names()
     arrays = Checkpoints(checkpoints).restore_arrays(step)
     prefixes = [f"{collection}.{part}." for collection in _COLLECTIONS]
     ours = {
@@ -110,9 +109,9 @@ def export_backbone(
         for prefix in prefixes
         if name.startswith(prefix)
     }
-    missing = sorted(set(names.torch) - set(ours))
+    missing = sorted(set(names) - set(ours))
     require(not missing, "part", "be a whole backbone", part, "Name backbone or backbone.OUTPUT.")
-    save_backbone(path, ours, names.torch)
+    save_backbone(path, ours, names)
 
 
 def _names_of(part: str, arrays: Mapping[str, Any]) -> list[str]:
@@ -136,8 +135,8 @@ def _read(source: Source, spec: ModelSpec | None) -> Arrays:
     if source.path.suffix in SUFFIXES:
         require(source.path.is_file(), "transfer", "name a weight file that is there",
                 str(source.path))  # fmt: skip
-        names = zoo.names_elsewhere(spec)
-        values = load_backbone(source.path, names.keras, names.torch)
+        backbone = zoo.backbone_of(spec)
+        values = load_backbone(source.path, backbone.keras_names(), backbone.torch_names())
         return {_place(path, source.part): value for path, value in values.items()}
     directory = source.path / "checkpoints"
     require(directory.is_dir(), "transfer", f"name a run's directory or a file of {SUFFIXES}",
@@ -165,10 +164,8 @@ def _compare(text: str, wanted: Mapping[str, Any], found: Mapping[str, np.ndarra
         if name not in found or found[name].shape != like.shape
     ]
     if rows:
-        more = [f"  and {len(rows) - _MOST_LISTED} more"] if len(rows) > _MOST_LISTED else []
-        table = "\n".join(rows[:_MOST_LISTED] + more)
         raise CheckpointError(
             f"transfer {text} must fit this network, {len(rows)} of {len(wanted)} arrays do not:\n"
-            f"{table}\nNothing was changed. Name a source of the same architecture."
+            f"{list_rows(rows)}\nNothing was changed. Name a source of the same architecture."
         )
     return {name: np.asarray(found[name], like.dtype) for name, like in wanted.items()}

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from charles.nets import lowerings
+
 Array = jax.Array
 
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
@@ -23,8 +25,6 @@ _PICTURE_DEVIATION = 0.5
 
 _DARKNESS = 0.02
 """Added to a picture's deviation, so that a black one stays black."""
-
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 _CHUNK_SIZE = 5 << 12
 """Most values that a factor of a product in :func:`chunked_kernel_gradient` has: 80 KiB."""
@@ -48,10 +48,8 @@ def convolve(x: Array, kernel: Array, stride: int) -> Array:
 
 def convolve_by_xla(x: Array, kernel: Array, stride: int) -> Array:
     """:func:`convolve` with XLA's own gradients."""
-    pad = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(pad, pad), (pad, pad)], dimension_numbers=_DIMENSIONS
-    )
+    pads = lowerings.find_pads(x.shape[1:3], kernel.shape[:2], stride, "CENTRED")
+    return lowerings.convolve_by_xla(x, kernel, stride, pads)
 
 
 def _convolve_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:

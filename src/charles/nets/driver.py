@@ -52,7 +52,7 @@ def make_network(
 
     if spec is not None and spec.backbone != "none":
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        require_size(image, zoo.MIN_SIZES[spec.backbone])
+        require_size(image, zoo.BACKBONES[spec.backbone].min_size)
     auxiliary = spec.auxiliary.loss_weight if spec and spec.auxiliary else 0.0
     is_heavy = spec is not None and spec.backbone != "none"
     return functionalize(make, prepare, is_heavy=is_heavy, auxiliary_weight=auxiliary)

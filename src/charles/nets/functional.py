@@ -6,6 +6,7 @@ statistics are what a module gathers while it trains (running means) and are emp
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, cast
 
 import jax
@@ -87,7 +88,10 @@ def functionalize(
         auxiliary_weight: See :attr:`Network.auxiliary_weight`.
     """
     plain = _Skeleton.of(make_module)
-    folded = _Skeleton.of(lambda rngs: fold_module(make_module(rngs)))
+
+    @cache  # only who drives needs it
+    def folded() -> _Skeleton:
+        return _Skeleton.of(lambda rngs: fold_module(make_module(rngs)))
 
     @jax.jit  # op by op it would compile dozens of small programs
     def init(key: Array) -> Variables:
@@ -104,7 +108,7 @@ def functionalize(
         return _variables_of(fold_module(plain.fill(variables)))
 
     def infer(variables: Variables, batch: Batch) -> dict[str, Array]:
-        return folded.fill(variables)(batch, is_training=False, key=None)
+        return folded().fill(variables)(batch, is_training=False, key=None)
 
     return Network(
         init=init,

@@ -78,10 +78,9 @@ def from_torch(tensors: Mapping[str, np.ndarray], names: TorchNames) -> Arrays:
         CheckpointError: A norm scales its features where ours does not.
     """
     known = {name for name, _ in names.values()}
-    for name in known:
-        scale = name.removesuffix("running_var") + "weight"
-        is_foreign = name.endswith("running_var") and scale in tensors and scale not in known
-        if is_foreign and not np.all(tensors[scale] == 1):
+    norms = [name.removesuffix("running_var") for name in known if name.endswith("running_var")]
+    for scale in {f"{norm}weight" for norm in norms} - known:
+        if not np.all(tensors.get(scale, 1) == 1):
             raise CheckpointError(
                 f"{scale} must be all 1, because this backbone's norms do not scale, got others."
             )

@@ -8,7 +8,7 @@ References:
     https://arxiv.org/abs/2003.13678.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -73,14 +73,7 @@ def _x(depth: int, width: int, slope: float, multiplier: float, group_width: int
 
 
 def _y(depth: int, width: int, slope: float, multiplier: float, group_width: int) -> Design:
-    return Design(
-        depth=depth,
-        width=width,
-        slope=slope,
-        multiplier=multiplier,
-        group_width=group_width,
-        gate=0.25,
-    )
+    return replace(_x(depth, width, slope, multiplier, group_width), gate=0.25)
 
 
 DESIGNS = {

@@ -14,26 +14,43 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from charles.errors import ConfigError
+from charles.errors import ConfigError, require
 from charles.models import MODELS, Auxiliary, ModelSpec, Past, find_model
 from charles.nets import inception_resnet_v2, xception
 from charles.nets.functional import AUXILIARY, Batch, abstract_module
-from charles.nets.inception_resnet_v2 import InceptionResNetV2
 from charles.nets.naming import KerasNames, TorchNames
 from charles.nets.recurrent import LSTM, past_features, read_past
-from charles.nets.xception import Xception
+from charles.outputs import DELTAS
 from charles.sample import DRIVING_CONTROLS
 
 Array = jax.Array
 
-BACKBONES: dict[str, Callable[..., Any]] = {
-    "xception": Xception,
-    "inceptionresnetv2": InceptionResNetV2,
+
+class Backbone(NamedTuple):
+    """What there is to know of a backbone."""
+
+    make: Callable[..., Any]
+    """``make(channels, rngs=rngs)``."""
+    min_size: int
+    """Least height and width of an image."""
+    keras_names: Callable[[], KerasNames]
+    """What its variables are called in Keras."""
+    torch_names: Callable[[], TorchNames]
+    """What they are called in timm."""
+
+
+BACKBONES = {
+    "xception": Backbone(
+        xception.Xception, xception.MIN_SIZE, xception.keras_names, xception.timm_names
+    ),
+    "inceptionresnetv2": Backbone(
+        inception_resnet_v2.InceptionResNetV2,
+        inception_resnet_v2.MIN_SIZE,
+        inception_resnet_v2.keras_names,
+        inception_resnet_v2.timm_names,
+    ),
 }
 """Backbones by the name that a specification gives."""
-
-MIN_SIZES = {"xception": xception.MIN_SIZE, "inceptionresnetv2": inception_resnet_v2.MIN_SIZE}
-"""Least height and width of a backbone's image."""
 
 
 class ParameterCount(NamedTuple):
@@ -72,26 +89,16 @@ def make_model(
         ConfigError: A frozen part does not exist.
     """
     frozen = spec.frozen if frozen is None else frozen
-    model = Model(spec, heads or documented_heads(spec), controls, frozen, dtype, rngs)
-    check_parts("network.frozen", frozen, model.parts)
-    return model
+    parts = parts_of(spec)
+    for part in frozen:
+        require(part in parts, "network.frozen", f"be of {', '.join(parts)}", part)
+    return Model(spec, heads or documented_heads(spec), controls, frozen, dtype, rngs)
 
 
 def documented_heads(spec: ModelSpec) -> dict[str, int]:
-    """Units of the head of every output: 1, or 7 classes for the discrete deltas."""
-    units = 1 if spec.output_type == "regression" else 7
+    """Units of the head of every output: 1, or the classes of the discrete deltas."""
+    units = 1 if spec.output_type == "regression" else len(DELTAS)
     return dict.fromkeys(spec.outputs, units)
-
-
-def check_parts(name: str, parts: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse names of parts that a model does not have.
-
-    Raises:
-        ConfigError: One is not among the ``known``.
-    """
-    for part in parts:
-        if part not in known:
-            raise ConfigError(f"{name} must be of {', '.join(known)}, got {part!r}.")
 
 
 @cache
@@ -115,11 +122,7 @@ def _count(tree: Any) -> int:
 
 
 class Model(nnx.Module):
-    """A documented model; see :func:`make_model` for the arguments.
-
-    Attributes:
-        parts: Top-level names of its parameters.
-    """
+    """A documented model; see :func:`make_model` for the arguments."""
 
     def __init__(
         self,
@@ -132,7 +135,6 @@ class Model(nnx.Module):
     ) -> None:
         self.spec, self.frozen, self.dtype = spec, frozen, dtype
         self.controls = tuple(controls)
-        self.parts = parts_of(spec)
         features = remembered = 0
         if spec.backbone != "none":
             self.backbone, features = _make_backbones(spec, tuple(heads), rngs)
@@ -141,7 +143,8 @@ class Model(nnx.Module):
         self.common, width = _dense(features + remembered, spec.common, rngs)
         self.heads = _make_heads(width, spec.heads, heads, rngs)
         if spec.auxiliary is not None:
-            self.auxiliary = _make_auxiliary(spec.auxiliary, remembered_by_lstm(spec), heads, rngs)
+            assert spec.past is not None  # an LSTM is what it helps
+            self.auxiliary = _make_auxiliary(spec.auxiliary, spec.past.lstm[-1], heads, rngs)
 
     def _make_past(self, past: Past, rngs: nnx.Rngs) -> int:
         """The layers on the past, and the width of what they give."""
@@ -221,15 +224,9 @@ def parts_of(spec: ModelSpec) -> tuple[str, ...]:
     return tuple(name for name, is_there in has.items() if is_there)
 
 
-def remembered_by_lstm(spec: ModelSpec) -> int:
-    """Width of the last LSTM's state."""
-    assert spec.past is not None
-    return spec.past.lstm[-1]
-
-
 def _make_backbones(spec: ModelSpec, outputs: tuple[str, ...], rngs: nnx.Rngs) -> tuple[Any, int]:
     """The backbone, or one for each output, and the width of what it gives."""
-    make = BACKBONES[spec.backbone]
+    make = BACKBONES[spec.backbone].make
     if not spec.is_split:
         backbone = make(3 * spec.frames, rngs=rngs)
         return backbone, backbone.num_features
@@ -284,24 +281,15 @@ def _predict(head: nnx.Dict, x: Array) -> Array:
     return x
 
 
-class NamesElsewhere(NamedTuple):
-    """What a backbone's variables are called in other frameworks."""
-
-    keras: KerasNames
-    torch: TorchNames
-
-
-def names_elsewhere(spec: ModelSpec | None) -> NamesElsewhere:
-    """What the variables of a model's backbone are called in Keras and timm.
+def backbone_of(spec: ModelSpec | None) -> Backbone:
+    """A model's backbone, whose weights others have as well.
 
     Raises:
-        ConfigError: It has no backbone that others know.
+        ConfigError: It has none that others know.
     """
-    modules = {"xception": xception, "inceptionresnetv2": inception_resnet_v2}
-    if spec is None or spec.backbone not in modules:
+    if spec is None or spec.backbone not in BACKBONES:
         raise ConfigError(
-            f"transfer: weight files are for {' and '.join(modules)}, got another network. "
+            f"transfer: weight files are for {' and '.join(BACKBONES)}, got another network. "
             "Name a documented model with such a backbone by network.model."
         )
-    module = modules[spec.backbone]
-    return NamesElsewhere(module.keras_names(), module.timm_names())
+    return BACKBONES[spec.backbone]

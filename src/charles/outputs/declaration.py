@@ -1,9 +1,9 @@
 """What an output is declared to be, and what cannot be declared."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from charles.errors import require
 
 OutputType = Literal["regression", "classification", "discrete_delta"]
 
-TYPES = ("regression", "classification", "discrete_delta")
+TYPES = get_args(OutputType)
 
 DELTAS = (-0.3, -0.1, -0.03, 0.0, 0.03, 0.1, 0.3)
 """The changes that a discrete delta chooses from, unless others are given."""
@@ -130,14 +130,14 @@ def is_rising(values: Sequence[float]) -> bool:
 
 
 def check_deltas(
-    outputs: Iterable[OutputConfig], *, history_length: int, reads_controls: bool
+    outputs: Iterable[OutputConfig], *, history_length: int, controls_read: Collection[str]
 ) -> None:
     """Refuse discrete deltas that cannot be learned, or not be added to anything.
 
     Args:
         outputs: What the network predicts.
         history_length: Past instants that a sample remembers; the newest has the current controls.
-        reads_controls: Whether the network is given its current controls.
+        controls_read: Outputs whose current value the network is given.
 
     Raises:
         ConfigError: A discrete delta has no current control to add to, or its network cannot see
@@ -149,6 +149,6 @@ def check_deltas(
         require(history_length > 0, "data.history_length",
                 f"be 1 or more for the discrete delta {output.name!r}", history_length,
                 "A change needs the current control.")  # fmt: skip
-        require(reads_controls or output.is_blind, f"outputs.{output.name}.type",
+        require(output.name in controls_read or output.is_blind, f"outputs.{output.name}.type",
                 "not be discrete_delta for a network that is not given its current controls",
                 output.type, "Take a network with a history, or another type.")  # fmt: skip

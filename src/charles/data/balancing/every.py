@@ -3,7 +3,7 @@
 import numpy as np
 
 from charles.data.balancing.roles import BalanceReport
-from charles.data.balancing.sets import Tally
+from charles.data.balancing.sets import Tallies
 from charles.outputs import OutputConfig
 
 
@@ -13,26 +13,22 @@ class EverySample:
     max_slots = 1
 
     def __init__(self, outputs: tuple[OutputConfig, ...], control_names: tuple[str, ...]) -> None:
-        self._names = control_names
-        self._tallies = [Tally(output) for output in outputs]
+        self._tallies = Tallies(outputs, control_names)
         self.unwanted: frozenset[int] = frozenset()
         self._completed: list[tuple[int, list[int]]] = []
         self._next = 0
 
     def wants(self, label: np.ndarray, current: np.ndarray) -> int | None:
         """See :class:`Balancer`."""
-        for tally in self._tallies:
-            tally.seen[tally.bin_of(label, current, self._names)] += 1
-        num = len(self._tallies)
+        num = len(self._tallies.see(label, current))
         turns = ((self._next + step) % num for step in range(num))
         return next((output for output in turns if output not in self.unwanted), None)
 
     def add(self, output: int, label: np.ndarray, current: np.ndarray, slot: int) -> list[int]:
         """See :class:`Balancer`."""
-        tally = self._tallies[output]
-        tally.send([tally.bin_of(label, current, self._names)], [])
+        self._tallies.each[output].send([self._tallies.bin_of(output, label, current)], [])
         self._completed.append((output, [slot]))
-        self._next = (output + 1) % len(self._tallies)
+        self._next = (output + 1) % len(self._tallies.each)
         return []
 
     def take_completed(self) -> list[tuple[int, list[int]]]:
@@ -46,4 +42,4 @@ class EverySample:
 
     def report(self) -> tuple[BalanceReport, ...]:
         """See :class:`Balancer`."""
-        return tuple(tally.report() for tally in self._tallies)
+        return self._tallies.report()

@@ -59,10 +59,10 @@ class Flattening:
 
     def wants(self, label: np.ndarray, current: np.ndarray) -> int | None:
         """See :class:`Balancer`; a bin without a sample comes before a better one for another."""
-        output = self._sets.wants(label, current)
+        bins = tuple(self._sets.meet(label, current))
+        output = self._sets.choose(bins)
         if output is not None:
             return output
-        bins = self._sets.bins_of(label, current)
         gains = [(self._gain(n, bins), n) for n in range(len(bins)) if n not in self._sets.unwanted]
         gain, output = max(gains, default=(0.0, 0))
         return output if gain > LEAST_GAIN else None
@@ -100,13 +100,12 @@ class Flattening:
         """See :class:`Balancer`."""
         return self._sets.report()
 
-    def _gain(self, output: int, bins: Iterable[int]) -> float:
+    def _gain(self, output: int, bins: Combination) -> float:
         """How much more even the other outputs get if a sample replaces the held one of its bin.
 
         Half the fall of the sum of squares; 1 is one even bin's height more in one bin than in
         another.
         """
-        bins = tuple(bins)
         held = self._sets.held(output, bins[output])
         if held is None:
             return 0.0

@@ -5,7 +5,7 @@ from math import prod
 import numpy as np
 
 from charles.data.balancing.roles import BalanceReport
-from charles.data.balancing.sets import OpenSet, Tally
+from charles.data.balancing.sets import OpenSet, Tallies
 from charles.outputs import OutputConfig
 
 
@@ -28,10 +28,9 @@ class OnePerCombination:
         seed: int,
     ) -> None:
         self.unwanted: frozenset[int] = frozenset()
-        self._names = control_names
         self._rng = np.random.default_rng(seed)
-        self._tallies = [Tally(output) for output in outputs]
-        self._sizes = tuple(len(tally.bins) for tally in self._tallies)
+        self._tallies = Tallies(outputs, control_names)
+        self._sizes = tuple(len(tally.bins) for tally in self._tallies.each)
         self.max_slots = prod(self._sizes)
         self._set = OpenSet(self.max_slots, patience)
         self._hands: list[list[int]] = [[] for _ in outputs]
@@ -39,17 +38,14 @@ class OnePerCombination:
 
     def wants(self, label: np.ndarray, current: np.ndarray) -> int | None:
         """See :class:`Balancer`."""
-        bins = self._bins_of(label, current)
-        for which, tally in zip(bins, self._tallies, strict=True):
-            tally.seen[which] += 1
-        number = self._number_of(bins)
+        number = self._number_of(self._tallies.see(label, current))
         self._set.meet(number)
         self._finish_if_due()
         return None if number in self._set.slots else self._deal()
 
     def add(self, output: int, label: np.ndarray, current: np.ndarray, slot: int) -> list[int]:
         """See :class:`Balancer`."""
-        number = self._number_of(self._bins_of(label, current))
+        number = self._number_of(self._tallies.bins_of(label, current))
         if number in self._set.slots:
             return [slot]
         self._set.put(number, slot)
@@ -70,10 +66,7 @@ class OnePerCombination:
 
     def report(self) -> tuple[BalanceReport, ...]:
         """See :class:`Balancer`; counts are of whole sets, whoever a sample was dealt to."""
-        return tuple(tally.report() for tally in self._tallies)
-
-    def _bins_of(self, label: np.ndarray, current: np.ndarray) -> list[int]:
-        return [tally.bin_of(label, current, self._names) for tally in self._tallies]
+        return self._tallies.report()
 
     def _number_of(self, bins: list[int]) -> int:
         """The number of a combination of bins."""
@@ -95,7 +88,7 @@ class OnePerCombination:
             return
         numbers = np.array(list(self._set.empty()), np.int64)
         columns = np.unravel_index(numbers, self._sizes)
-        for tally, column, size in zip(self._tallies, columns, self._sizes, strict=True):
+        for tally, column, size in zip(self._tallies.each, columns, self._sizes, strict=True):
             tally.send(column.tolist(), sorted(set(range(size)) - set(column.tolist())))
         self._completed += [(n, hand) for n, hand in enumerate(self._hands) if hand]
         self._hands = [[] for _ in self._hands]

@@ -1,9 +1,11 @@
 """Versions 2 and 3: each output is balanced on its own."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from charles.data.balancing.roles import BalanceReport
-from charles.data.balancing.sets import OpenSet, Tally
+from charles.data.balancing.sets import OpenSet, Tallies
 from charles.outputs import OutputConfig
 
 
@@ -23,26 +25,32 @@ class OnePerBin:
         seed: int,
     ) -> None:
         self.unwanted: frozenset[int] = frozenset()
-        self._names = control_names
         self._rng = np.random.default_rng(seed)
-        self._tallies = [Tally(output) for output in outputs]
-        self._sets = [OpenSet(len(tally.bins), patience) for tally in self._tallies]
+        self._tallies = Tallies(outputs, control_names)
+        self._sets = [OpenSet(len(tally.bins), patience) for tally in self._tallies.each]
         self._completed: list[tuple[int, list[int]]] = []
-        self.max_slots = sum(len(tally.bins) for tally in self._tallies)
+        self.max_slots = sum(len(tally.bins) for tally in self._tallies.each)
 
     def wants(self, label: np.ndarray, current: np.ndarray) -> int | None:
         """See :class:`Balancer`."""
-        bins = self.bins_of(label, current)
-        for which, one, tally in zip(bins, self._sets, self._tallies, strict=True):
-            tally.seen[which] += 1
+        return self.choose(self.meet(label, current))
+
+    def meet(self, label: np.ndarray, current: np.ndarray) -> list[int]:
+        """The first half of :meth:`wants`: count a candidate; gives the bin of each output."""
+        bins = self._tallies.see(label, current)
+        for which, one in zip(bins, self._sets, strict=True):
             one.meet(which)
         self._finish_due()
+        return bins
+
+    def choose(self, bins: Sequence[int]) -> int | None:
+        """The second half of :meth:`wants`: whose set lacks a sample of these bins."""
         wanting = [n for n, one in enumerate(self._sets) if bins[n] not in one.slots]
         return self._choose([n for n in wanting if n not in self.unwanted])
 
     def add(self, output: int, label: np.ndarray, current: np.ndarray, slot: int) -> list[int]:
         """See :class:`Balancer`."""
-        which = self.bins_of(label, current)[output]
+        which = self._tallies.bin_of(output, label, current)
         if which in self._sets[output].slots:  # more captures than one were under way for this bin
             return [slot]
         self._sets[output].put(which, slot)
@@ -63,11 +71,11 @@ class OnePerBin:
 
     def report(self) -> tuple[BalanceReport, ...]:
         """See :class:`Balancer`."""
-        return tuple(tally.report() for tally in self._tallies)
+        return self._tallies.report()
 
     def bins_of(self, label: np.ndarray, current: np.ndarray) -> list[int]:
-        """The bin of each output; as :meth:`wants`, but nothing is counted."""
-        return [tally.bin_of(label, current, self._names) for tally in self._tallies]
+        """The bin of each output; as :meth:`meet`, but nothing is counted."""
+        return self._tallies.bins_of(label, current)
 
     def held(self, output: int, which: int) -> int | None:
         """The slot that an output's unfinished set holds for a bin."""
@@ -80,12 +88,12 @@ class OnePerBin:
     def _choose(self, wanting: list[int]) -> int | None:
         if not wanting:
             return None
-        got = [self._tallies[n].num_samples + len(self._sets[n].slots) for n in wanting]
+        got = [self._tallies.each[n].num_samples + len(self._sets[n].slots) for n in wanting]
         fewest = [n for n, count in zip(wanting, got, strict=True) if count == min(got)]
         return fewest[0] if len(fewest) == 1 else int(self._rng.choice(fewest))
 
     def _finish_due(self) -> None:
         for number, one in enumerate(self._sets):
             if one.is_due():
-                self._tallies[number].send(list(one.slots), one.lacking())
+                self._tallies.each[number].send(list(one.slots), one.lacking())
                 self._completed.append((number, list(one.empty().values())))

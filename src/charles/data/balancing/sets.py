@@ -59,6 +59,33 @@ class Tally:
         )
 
 
+class Tallies:
+    """The tallies of all outputs, in order."""
+
+    def __init__(self, outputs: tuple[OutputConfig, ...], control_names: tuple[str, ...]) -> None:
+        self.each = [Tally(output) for output in outputs]
+        self._names = control_names
+
+    def bins_of(self, label: np.ndarray, current: np.ndarray) -> list[int]:
+        """The bin of each output of a label ``[A]`` where ``current [A]`` applies."""
+        return [tally.bin_of(label, current, self._names) for tally in self.each]
+
+    def bin_of(self, output: int, label: np.ndarray, current: np.ndarray) -> int:
+        """As :meth:`bins_of`, of one output."""
+        return self.each[output].bin_of(label, current, self._names)
+
+    def see(self, label: np.ndarray, current: np.ndarray) -> list[int]:
+        """Count a candidate; gives its bins."""
+        bins = self.bins_of(label, current)
+        for which, tally in zip(bins, self.each, strict=True):
+            tally.seen[which] += 1
+        return bins
+
+    def report(self) -> tuple[BalanceReport, ...]:
+        """See :class:`Balancer`."""
+        return tuple(tally.report() for tally in self.each)
+
+
 def _count(sets: deque[list[int]], num_bins: int) -> tuple[int, ...]:
     flat = np.array([number for one in sets for number in one], np.int64)
     return tuple(np.bincount(flat, minlength=num_bins).tolist())
