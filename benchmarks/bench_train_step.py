@@ -122,7 +122,7 @@ def samples_row(name: str, timing: Timing, size: int) -> Row:
 def prediction_row() -> Row:
     """One frame, from stored pixels in host memory to decoded values, as a player does it."""
     predict = make_predict(NETWORK, OUTPUTS, control_names=SAMPLE.controls)
-    variables = NETWORK.init(jax.random.key(0))
+    variables = NETWORK.init(0)
     inputs = {name: array for name, array in make_batch(1).items() if name != "label"}
     timing = time_of(lambda: predict(variables, inputs), warmup=20)
     return duration_row("prediction, batch 1", timing)
@@ -154,7 +154,7 @@ def main() -> None:
         rows += step_rows(size)
     rows.append(prediction_row())
     rows += [kernel_row(*shape) for shape in KERNELS]
-    count = sum(leaf.size for leaf in jax.tree.leaves(NETWORK.init(jax.random.key(0))))
+    count = sum(leaf.size for leaf in jax.tree.leaves(NETWORK.init(0)))
     rows.append(Row(name="parameters", median=count, p95=count, unit="parameters"))
     command = "JAX_PLATFORMS=cpu taskset -c 1 python -m benchmarks.bench_train_step"
     write_results("train_step", rows, command)

@@ -98,7 +98,7 @@ def test_of_a_whole_network_nothing_but_kernels_decays():
     config = presets.tiny()
     outputs = tuple(make_output(output) for output in config.outputs)
     network = make_network(config.network, sample_spec(config), outputs)
-    params = jax.eval_shape(network.init, jax.random.key(0))["params"]
+    params = network.shapes["params"]
     norms = {"norm": {"scale": jnp.ones(3), "offset": jnp.ones(3), "embedding": jnp.ones((3, 2))}}
     decays = is_kernel(params | norms)
     leaves = jax.tree_util.tree_leaves_with_path(decays)

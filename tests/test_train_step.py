@@ -129,7 +129,7 @@ def test_step_and_prediction_compile_once():
     assert rig.step_fn._cache_size() == 1
     predict = make_predict(DRIVER, OUTPUTS, control_names=SAMPLE.controls)
     for seed in range(3):
-        variables = jax.device_put(jax.jit(DRIVER.init)(jax.random.key(seed)), jax.devices()[0])
+        variables = jax.device_put(DRIVER.init(seed), jax.devices()[0])
         predict(variables, {k: v for k, v in make_batch(seed, 1).items() if k != "label"})
     assert predict._cache_size() == 1
 

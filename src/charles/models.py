@@ -13,7 +13,8 @@ from typing import Literal
 
 from charles.errors import did_you_mean, require
 
-Backbone = Literal["none", "xception", "inceptionresnetv2"]
+EIGHTHS = tuple(part / 8 for part in range(1, 9))
+"""Shares of its width that a model can have: all layers' widths stay whole."""
 
 HISTORY_LENGTH = 60
 """Past instants that the documented models remember."""
@@ -58,6 +59,24 @@ class Auxiliary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What a network remembers of the pictures before the present one: how they differ from it."""
+
+    widths: tuple[int, ...] = (24, 32, 48)
+    """Channels of the small network that all pictures pass."""
+    neck: int = 12
+    """Channels that it ends in."""
+    units: int = 64
+    """Features that all differences together become."""
+    is_apart: bool = True
+    """Whether it learns nothing but how the action changed since the oldest picture."""
+    hidden_share: float = 0.0
+    """Share of the training samples that are shown without it."""
+    loss_weight: float = 0.25
+    """Weight of the loss by which it learns, if it learns apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Transfer:
     """Where a part of the parameters came from before training."""
 
@@ -73,10 +92,19 @@ class Transfer:
 class ModelSpec:
     """One model: wiring, and what its training was."""
 
-    backbone: Backbone = "none"
-    """What turns the picture into features."""
+    backbone: str = "none"
+    """What turns the picture into features, by its name in :mod:`charles.nets.backbones`."""
+    width: float = 1.0
+    """Share of the backbone's width, one of :data:`EIGHTHS`, see :meth:`at_width`."""
     frames: int = 1
     """Pictures joined along the channels: the present one and those before."""
+    frame_stride: int = 1
+    """Instants between two of them."""
+    memory: Memory | None = None
+    """What becomes of the pictures before the present one if they are not joined to it."""
+    neck: int = 0
+    """Channels that the backbone's maps are reduced to, for a network that knows where something
+    stands in the picture, and is told speed and purpose; 0 for the global average."""
     past: Past | None = None
     """How it reads the past; ``None`` if it does not."""
     common: tuple[int, ...] = ()
@@ -93,6 +121,44 @@ class ModelSpec:
     frozen: tuple[str, ...] = ()
     """Top-level names of parameters that are not trained."""
     warmup_steps: int = 0
+
+    @property
+    def auxiliary_weight(self) -> float:
+        """Weight of the losses of outputs that only help it to learn."""
+        if self.memory is not None:
+            return self.memory.loss_weight * self.memory.is_apart
+        return self.auxiliary.loss_weight if self.auxiliary is not None else 0.0
+
+    @property
+    def history_length(self) -> int:
+        """Past instants of controls, speed and purpose that it reads, or learns from."""
+        if self.memory is not None and self.memory.is_apart:
+            return (self.frames - 1) * self.frame_stride
+        return max((each.length for each in self.past.signals), default=0) if self.past else 0
+
+    def at_width(self, width: float) -> "ModelSpec":
+        """The same wiring with all layers narrower; below 1 no longer the documented model."""
+        if width == 1:
+            return self
+        past, auxiliary = self.past, self.auxiliary
+        if past is not None:
+            past = replace(past, dense=_narrow(past.dense, width), lstm=_narrow(past.lstm, width),
+                           after=_narrow(past.after, width))  # fmt: skip
+        if auxiliary is not None:
+            auxiliary = replace(auxiliary, common=_narrow(auxiliary.common, width),
+                                heads=_narrow(auxiliary.heads, width))  # fmt: skip
+        return replace(
+            self,
+            width=width,
+            past=past,
+            auxiliary=auxiliary,
+            common=_narrow(self.common, width),
+            heads=_narrow(self.heads, width),
+        )
+
+
+def _narrow(widths: tuple[int, ...], width: float) -> tuple[int, ...]:
+    return tuple(max(1, round(each * width)) for each in widths)
 
 
 _THREE = ("acceleration", "braking", "steering")
@@ -131,6 +197,9 @@ def _from_0008(step: int) -> Transfer:
 
 _0009_V2 = replace(_0008_V2, common=_DEEP, transfer=(_from_0004(27_500), _from_0008(18_500)))
 _0009_V5 = replace(_0004, transfer=(_from_0004(211_250),), frozen=("backbone",))
+
+_0012 = ModelSpec(backbone="nf_regnet", neck=32, common=(256, 128))
+_RECALL = replace(_0012, frames=4, frame_stride=10)
 
 MODELS: dict[str, ModelSpec] = {
     "model_0001_xception_v1": _0001_V1,
@@ -195,6 +264,9 @@ MODELS: dict[str, ModelSpec] = {
     "model_0009_irv2_cr_tl_v5": _0009_V5,
     "model_0010_irv2_tcb": replace(_0004, common=(), heads=(1024, *_NARROWING), is_split=True),
     "model_0011_x_tcb": replace(_0003, common=(), heads=(1024, *_NARROWING), is_split=True),
+    "model_0012_regnet_v1": _0012,
+    "model_0012_regnet_v2": replace(_RECALL, memory=Memory(is_apart=False)),
+    "model_0012_regnet_v3": replace(_RECALL, memory=Memory()),
 }
 """All documented models by name."""
 

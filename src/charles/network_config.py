@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from charles.errors import require
-from charles.models import ModelSpec, find_model
+from charles.models import EIGHTHS, ModelSpec, find_model
 
 COMPACT = "compact"
 """Name of the network that is no documented model."""
@@ -51,6 +51,9 @@ class NetworkConfig:
 
     model: str = COMPACT
     """``compact``, or a documented model, for example ``model_0004_inceptionresnetv2_v3``."""
+    width: float = 1.0
+    """Share of a documented model's width in all its layers, in eighths: 0.25 is a sixteenth of the
+    work, for small machines and experiments, and no longer the documented model."""
     input_height: int = 90
     """Height the frame is averaged down to inside the step."""
     input_width: int = 160
@@ -68,19 +71,22 @@ class NetworkConfig:
         rule = f"lie in [0, 1 - crop_top), crop_top is {self.crop_top}"
         is_left = 0 <= self.crop_bottom < 1 - self.crop_top
         require(is_left, "network.crop_bottom", rule, self.crop_bottom)
-        if self.model != COMPACT:
+        require(self.width in EIGHTHS, "network.width", "be one of 0.125, 0.25 ... 1", self.width)
+        if self.model == COMPACT:
+            require(self.width == 1, "network.width", "be 1 for the compact driver", self.width,
+                    "Set network.compact.widths and network.compact.dense.")  # fmt: skip
+        else:
             find_model(self.model)
 
     @property
     def spec(self) -> ModelSpec | None:
         """The documented model; ``None`` for the compact driver."""
-        return None if self.model == COMPACT else find_model(self.model)
+        return None if self.model == COMPACT else find_model(self.model).at_width(self.width)
 
     @property
     def history_length(self) -> int:
         """Past instants that the network reads."""
-        past = self.spec.past if self.spec else None
-        return max((signal.length for signal in past.signals), default=0) if past else 0
+        return self.spec.history_length if self.spec else 0
 
     @property
     def controls_read(self) -> tuple[str, ...]:

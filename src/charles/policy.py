@@ -52,14 +52,14 @@ class Policy:
         self._predict = make_predict(self._network, outputs, control_names=self.spec.controls)
         self._fold = jax.jit(self._network.fold)
         self._device = jax.local_devices()[0]
-        self.abstract_variables: Variables = jax.eval_shape(self._network.init, jax.random.key(0))
+        self.abstract_variables: Variables = self._network.shapes
         """Shapes and types of the parameters, as :class:`jax.ShapeDtypeStruct`."""
         blank = jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), self.abstract_variables)
         self.variables: Variables = self.place(blank)
 
     def untrained(self, seed: int) -> Variables:
-        """Parameters as training starts from; takes seconds."""
-        return self.place(jax.jit(self._network.init)(jax.random.key(seed)))
+        """Parameters as training starts from."""
+        return self.place(self._network.init(seed))
 
     def place(self, variables: Variables) -> Variables:
         """A tree of host arrays as predictions use it: on the policy's device, normalisations

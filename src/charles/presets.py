@@ -112,7 +112,7 @@ def of_model(name: str, spec: ModelSpec) -> TrainConfig:
     return TrainConfig(
         batch_size=share * len(outputs),
         outputs=outputs,
-        frame=FrameConfig(num_frames=spec.frames),
+        frame=FrameConfig(num_frames=spec.frames, frame_stride=spec.frame_stride),
         data=DataConfig(
             history_length=HISTORY_LENGTH,
             slots_per_collector=_JOINT_SET_SLOTS if is_joint else DataConfig.slots_per_collector,

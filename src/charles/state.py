@@ -102,19 +102,18 @@ def make_state(
         is_averaged: Whether an average of the variables is kept.
         knobs: What stands otherwise than configured.
     """
-    init_key, step_key = jax.random.split(jax.random.key(seed))
 
-    def make(init_key: Array, step_key: Array, knobs: Knobs | None) -> TrainState:
-        variables = network.init(init_key)
+    def make(variables: Variables, key: Array, knobs: Knobs | None) -> TrainState:
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=variables["params"],
             stats=variables["stats"],
             opt_state=optimizer.init(variables["params"]),
-            key=jax.random.key_data(step_key),
+            key=jax.random.key_data(key),
             average=jax.tree.map(jnp.copy, variables) if is_averaged else {},
             knobs=knobs,
         )
 
     everywhere = state_sharding(make_mesh() if mesh is None else mesh)
-    return jax.jit(make, out_shardings=everywhere)(init_key, step_key, knobs)
+    compiled = jax.jit(make, out_shardings=everywhere, donate_argnums=0)
+    return compiled(network.init(seed), jax.random.key(seed), knobs)

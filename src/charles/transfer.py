@@ -16,7 +16,7 @@ import numpy as np
 from charles.checkpoint import Checkpoints, flatten, unflatten
 from charles.errors import CheckpointError, ConfigError, list_rows, require
 from charles.models import ModelSpec
-from charles.nets import zoo
+from charles.nets.backbones import backbone_of
 from charles.nets.functional import Variables
 from charles.nets.pretrained import SUFFIXES, Arrays, load_backbone, save_backbone
 
@@ -100,7 +100,7 @@ def export_backbone(
         CheckpointError: There is no such checkpoint, or it is damaged.
         ExtraMissingError: safetensors is not installed.
     """
-    names = zoo.backbone_of(spec).torch_names()
+    names = backbone_of(spec).torch_names()
     arrays = Checkpoints(checkpoints).restore_arrays(step)
     prefixes = [f"{collection}.{part}." for collection in _COLLECTIONS]
     ours = {
@@ -135,8 +135,12 @@ def _read(source: Source, spec: ModelSpec | None) -> Arrays:
     if source.path.suffix in SUFFIXES:
         require(source.path.is_file(), "transfer", "name a weight file that is there",
                 str(source.path))  # fmt: skip
-        backbone = zoo.backbone_of(spec)
-        values = load_backbone(source.path, backbone.keras_names(), backbone.torch_names())
+        backbone = backbone_of(spec)
+        keras_names = backbone.keras_names()
+        is_known = bool(keras_names) or source.path.suffix == ".safetensors"
+        require(is_known, "transfer", "name a .safetensors file: Keras does not have this backbone",
+                str(source.path))  # fmt: skip
+        values = load_backbone(source.path, keras_names, backbone.torch_names())
         return {_place(path, source.part): value for path, value in values.items()}
     directory = source.path / "checkpoints"
     require(directory.is_dir(), "transfer", f"name a run's directory or a file of {SUFFIXES}",

@@ -143,7 +143,7 @@ class Maps(nnx.Module):
 
 def test_folded_variables_predict_the_same_and_have_no_statistics():
     network = functionalize(lambda rngs: Maps(rngs=rngs), lambda batch: batch)
-    variables = moved(network.init(jax.random.key(0)))
+    variables = moved(network.init(0))
     folded = jax.jit(network.fold)(variables)
     assert folded["stats"] == {}
     batch = {"image": jax.random.normal(jax.random.key(2), (2, 40, 50, 3))}
@@ -167,7 +167,7 @@ def test_statistics_stay_float32_when_computing_in_bfloat16():
 
 def test_training_moves_every_statistic_and_has_gradients_for_every_parameter():
     network = functionalize(lambda rngs: Maps(rngs=rngs), lambda batch: batch)
-    variables = moved(network.init(jax.random.key(0)))
+    variables = moved(network.init(0))
     batch = {"image": jax.random.normal(jax.random.key(2), (2, 40, 50, 3))}
 
     def loss(params):

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from charles.errors import CheckpointError, ConfigError
 from charles.models import find_model
-from charles.nets import zoo
+from charles.nets.backbones import backbone_of
 from charles.nets.functional import abstract_module
 from charles.nets.pretrained import load_backbone, save_backbone
 from charles.nets.xception import Xception
@@ -38,7 +38,7 @@ def variables_of_xception():
 
 
 ARRAYS = variables_of_xception()
-BACKBONE = zoo.backbone_of(find_model("model_0003_xception_v1"))
+BACKBONE = backbone_of(find_model("model_0003_xception_v1"))
 KERAS, TORCH = BACKBONE.keras_names(), BACKBONE.torch_names()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from charles.nets import lowerings
+from charles.nets.initial import normal
 
 Array = jax.Array
 
@@ -156,7 +157,7 @@ class PlainConv(nnx.Module):
         self, channels: int, features: int, size: int, *, stride: int = 1, rngs: nnx.Rngs
     ) -> None:
         fan_in = size * size * channels
-        kernel = jax.random.normal(rngs.params(), (size, size, channels, features))
+        kernel = normal(rngs.params(), (size, size, channels, features))
         self.kernel = nnx.Param(kernel * (1 / _PICTURE_DEVIATION / math.sqrt(fan_in)))
         self.bias = nnx.Param(jnp.zeros(features))
         self.stride = stride
@@ -176,13 +177,20 @@ class StandardConv(nnx.Module):
     """
 
     def __init__(
-        self, channels: int, features: int, size: int, *, stride: int = 1, rngs: nnx.Rngs
+        self,
+        channels: int,
+        features: int,
+        size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        rngs: nnx.Rngs,
     ) -> None:
-        shape = (size, size, channels, features)
-        self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape))
+        shape = (size, size, channels // groups, features)
+        self.kernel = nnx.Param(normal(rngs.params(), shape))
         self.gain = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
-        self.stride = stride
+        self.stride, self.groups = stride, groups
 
     def __call__(self, x: Array) -> Array:
         """``[B, H, W, channels]`` to ``[B, H / stride, W / stride, features]``."""
@@ -190,8 +198,11 @@ class StandardConv(nnx.Module):
         fan_in = np.prod(kernel.shape[:-1])
         variance = jnp.var(kernel, axis=(0, 1, 2))
         scale = self.gain[...] * jax.lax.rsqrt(jnp.maximum(variance * fan_in, 1e-4))
-        kernel = (kernel - jnp.mean(kernel, axis=(0, 1, 2))) * scale
-        return convolve(x, kernel.astype(x.dtype), self.stride) + self.bias[...].astype(x.dtype)
+        kernel = ((kernel - jnp.mean(kernel, axis=(0, 1, 2))) * scale).astype(x.dtype)
+        inputs = jnp.split(x, self.groups, axis=-1)
+        kernels = jnp.split(kernel, self.groups, axis=-1)
+        parts = [convolve(*each, self.stride) for each in zip(inputs, kernels, strict=True)]
+        return jnp.concatenate(parts, axis=-1) + self.bias[...].astype(x.dtype)
 
 
 class Residual(nnx.Module):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from charles.nets import zoo
+from charles.nets.backbones import BACKBONES
 from charles.nets.compact import CompactDriver
 from charles.nets.functional import Batch, Network, functionalize
 from charles.nets.layers import require_size
@@ -52,7 +53,7 @@ def make_network(
 
     if spec is not None and spec.backbone != "none":
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        require_size(image, zoo.BACKBONES[spec.backbone].min_size)
-    auxiliary = spec.auxiliary.loss_weight if spec and spec.auxiliary else 0.0
+        require_size(image, BACKBONES[spec.backbone].min_size)
+    auxiliary = spec.auxiliary_weight if spec else 0.0
     is_heavy = spec is not None and spec.backbone != "none"
     return functionalize(make, prepare, is_heavy=is_heavy, auxiliary_weight=auxiliary)

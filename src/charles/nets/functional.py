@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import jax
 from flax import nnx
 
+from charles.nets.initial import Draws
 from charles.nets.layers import fold_module
 
 Array = jax.Array
@@ -32,10 +33,12 @@ class NetworkModule(Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """A network as pure functions; all can be jitted, differentiated and mapped."""
+    """A network as pure functions; all but ``init`` can be jitted, differentiated and mapped."""
 
-    init: Callable[[Array], Variables]
-    """``init(key) -> variables``."""
+    init: Callable[[int], Variables]
+    """``init(seed) -> variables`` before training. On the host: nothing is compiled for it."""
+    shapes: Variables
+    """The variables' shapes and types, as :class:`jax.ShapeDtypeStruct`."""
     prepare: Callable[[Batch], Batch]
     """``prepare(batch) -> batch`` with the stored ``pixels`` replaced by ``image``."""
     forward: Callable[..., tuple[dict[str, Array], Variables]]
@@ -93,9 +96,8 @@ def functionalize(
     def folded() -> _Skeleton:
         return _Skeleton.of(lambda rngs: fold_module(make_module(rngs)))
 
-    @jax.jit  # op by op it would compile dozens of small programs
-    def init(key: Array) -> Variables:
-        return _variables_of(make_module(_as_rngs(key)))
+    def init(seed: int) -> Variables:
+        return _variables_of(make_module(_as_rngs(Draws([seed]))))
 
     def forward(
         variables: Variables, batch: Batch, *, is_training: bool, key: Array | None = None
@@ -112,6 +114,7 @@ def functionalize(
 
     return Network(
         init=init,
+        shapes=_pure(plain.params, plain.stats),
         prepare=prepare,
         forward=forward,
         fold=fold,
@@ -123,23 +126,11 @@ def functionalize(
 
 def abstract_module(make_module: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
     """The module with shapes and types in place of arrays; nothing is allocated."""
-    return nnx.eval_shape(lambda: make_module(_as_rngs(jax.random.key(0))))
+    return nnx.eval_shape(lambda: make_module(_as_rngs(Draws(None))))
 
 
-class _Keys:
-    """Stands in for ``nnx.Rngs``, whose counter is an array: a tenth of the time to trace."""
-
-    def __init__(self, key: Array) -> None:
-        self._key, self._count = key, 0
-
-    def params(self) -> Array:
-        """A new key."""
-        self._count += 1
-        return jax.random.fold_in(self._key, self._count)
-
-
-def _as_rngs(key: Array) -> nnx.Rngs:
-    return cast(nnx.Rngs, _Keys(key))
+def _as_rngs(draws: Draws) -> nnx.Rngs:
+    return cast(nnx.Rngs, draws)
 
 
 @dataclass(frozen=True)
@@ -164,6 +155,10 @@ class _Skeleton:
 
 def _variables_of(module: nnx.Module) -> Variables:
     _, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    return _pure(params, stats)
+
+
+def _pure(params: nnx.State, stats: nnx.State) -> Variables:
     return {"params": nnx.to_pure_dict(params), "stats": nnx.to_pure_dict(stats)}
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from charles.nets.layers import ConvSpec, Norm, Plan, make_layers, require_size
+from charles.nets.layers import ConvSpec, Norm, Plan, make_layers, narrow, require_size
 from charles.nets.lowerings import Padding, average_pool, max_pool, settle
 from charles.nets.naming import KerasNames, TorchNames, name_in_keras, name_in_torch
 
@@ -101,9 +101,10 @@ _WIDTHS = {"block35": 320, "block17": 1088, "block8": 2080}
 class InceptionResNetV2(nnx.Module):
     """From images to ``[B, h, w, 1536]``; 54,336,736 parameters for three channels."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
-        self.num_features = 1536
-        self.layers = make_layers(make_plan(channels), rngs=rngs)
+    def __init__(self, channels: int, *, width: float = 1.0, rngs: nnx.Rngs) -> None:
+        plan = narrow(make_plan(channels), width)
+        self.num_features = plan["conv_7b"].features
+        self.layers = make_layers(plan, rngs=rngs)
 
     def __call__(self, image: Array, *, is_training: bool) -> Array:
         """Feature maps ``[B, h, w, 1536]`` from ``[B, H, W, channels]``, dtype kept.

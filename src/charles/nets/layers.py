@@ -8,18 +8,17 @@ Kernels are float32 parameters and cast to the input's dtype as they are used. S
 normalisation are float32, gathered in float32 whatever the input's dtype.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from charles.errors import require
+from charles.nets.initial import glorot_uniform
 from charles.nets.lowerings import Padding, convolve, convolve_depthwise
 
 Array = jax.Array
-
-_glorot = nnx.initializers.glorot_uniform()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +131,7 @@ class Conv(nnx.Module):
     def __init__(self, spec: ConvSpec, *, rngs: nnx.Rngs) -> None:
         self.spec = spec
         shape = (*spec.size, spec.channels // spec.groups, spec.features)
-        self.kernel = nnx.Param(_glorot(rngs.params(), shape))
+        self.kernel = nnx.Param(glorot_uniform(rngs.params(), shape))
         self.norm = _make_norm(spec)
 
     def __call__(self, x: Array, *, is_training: bool) -> Array:
@@ -156,8 +155,10 @@ class SeparableConv(nnx.Module):
 
     def __init__(self, spec: ConvSpec, *, rngs: nnx.Rngs) -> None:
         self.spec = spec
-        self.depthwise = nnx.Param(_glorot(rngs.params(), (*spec.size, spec.channels, 1)))
-        self.pointwise = nnx.Param(_glorot(rngs.params(), (1, 1, spec.channels, spec.features)))
+        self.depthwise = nnx.Param(glorot_uniform(rngs.params(), (*spec.size, spec.channels, 1)))
+        self.pointwise = nnx.Param(
+            glorot_uniform(rngs.params(), (1, 1, spec.channels, spec.features))
+        )
         self.norm = _make_norm(spec)
 
     def __call__(self, x: Array, *, is_training: bool) -> Array:
@@ -189,6 +190,22 @@ def make_layers(plan: Plan, *, rngs: nnx.Rngs) -> nnx.Dict:
     """The layers of a plan under its names."""
     makers = {name: SeparableConv if spec.is_separable else Conv for name, spec in plan.items()}
     return nnx.Dict({name: makers[name](spec, rngs=rngs) for name, spec in plan.items()})
+
+
+def narrow(plan: Plan, width: float) -> Plan:
+    """A plan with the same wiring and all its layers but the input of the first narrower.
+
+    Raises:
+        ConfigError: A width would not be whole; shares in eighths are, for every backbone here.
+    """
+    narrowed: Plan = {}
+    for name, spec in plan.items():
+        channels = spec.channels * width if narrowed else spec.channels
+        features = spec.features * width
+        is_whole = channels == int(channels) and features == int(features)
+        require(is_whole, "network.width", f"keep the widths of {name} whole", width)
+        narrowed[name] = replace(spec, channels=int(channels), features=int(features))
+    return narrowed
 
 
 def fold_module(module: nnx.Module) -> nnx.Module:

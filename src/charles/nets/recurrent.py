@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from charles.models import Signal
+from charles.nets.initial import glorot_uniform, orthogonal
 from charles.outputs import control_of
 
 Array = jax.Array
@@ -31,8 +32,7 @@ class LSTM(nnx.Module):
     """
 
     def __init__(self, features: int, units: int, *, rngs: nnx.Rngs) -> None:
-        glorot, orthogonal = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
-        self.kernel = nnx.Param(glorot(rngs.params(), (features, 4 * units)))
+        self.kernel = nnx.Param(glorot_uniform(rngs.params(), (features, 4 * units)))
         self.recurrent_kernel = nnx.Param(orthogonal(rngs.params(), (units, 4 * units)))
         self.bias = nnx.Param(jnp.zeros(4 * units).at[units : 2 * units].set(1.0))
         self.units = units

@@ -108,7 +108,10 @@ DESIGNS = {
 class RegNet(nnx.Module):
     """From images to ``[B, ceil(H / 32), ceil(W / 32), num_features]``."""
 
-    def __init__(self, channels: int, design: Design, *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, channels: int, design: Design, *, width: float = 1.0, rngs: nnx.Rngs
+    ) -> None:
+        design = narrow(design, width)
         self.stages = tuple(find_stages(design))
         self.num_features = self.stages[-1].width
         self.is_gated = design.gate > 0
@@ -157,6 +160,14 @@ def find_stages(design: Design) -> list[Stage]:
         fitting = round(int(width) / group_width) * group_width
         stages.append(Stage(int(depth), fitting, group_width))
     return stages
+
+
+def narrow(design: Design, width: float) -> Design:
+    """The design with all its blocks narrower, but of the same groups."""
+    if width == 1:
+        return design
+    first = max(_QUANTUM, round(design.width * width / _QUANTUM) * _QUANTUM)
+    return replace(design, width=first, slope=design.slope * width)
 
 
 def make_plan(channels: int, design: Design) -> Plan:

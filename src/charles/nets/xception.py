@@ -8,7 +8,7 @@ References:
 import jax
 from flax import nnx
 
-from charles.nets.layers import ConvSpec, Norm, Plan, make_layers, require_size
+from charles.nets.layers import ConvSpec, Norm, Plan, make_layers, narrow, require_size
 from charles.nets.lowerings import max_pool, settle
 from charles.nets.naming import KerasNames, TorchNames, name_in_keras, name_in_torch
 
@@ -28,9 +28,10 @@ _EXIT = 13
 class Xception(nnx.Module):
     """From images to ``[B, h, w, 2048]``; 20,861,480 parameters for three channels."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
-        self.num_features = 2048
-        self.layers = make_layers(make_plan(channels), rngs=rngs)
+    def __init__(self, channels: int, *, width: float = 1.0, rngs: nnx.Rngs) -> None:
+        plan = narrow(make_plan(channels), width)
+        self.num_features = plan["block14_sepconv2"].features
+        self.layers = make_layers(plan, rngs=rngs)
 
     def __call__(self, image: Array, *, is_training: bool) -> Array:
         """Feature maps ``[B, h, w, 2048]`` from ``[B, H, W, channels]``, dtype kept.

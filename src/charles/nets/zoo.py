@@ -6,7 +6,7 @@ Parameters have top-level names by which parts are frozen and transferred: ``bac
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,43 +14,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from charles.errors import ConfigError, require
+from charles.errors import require
 from charles.models import MODELS, Auxiliary, ModelSpec, Past, find_model
-from charles.nets import inception_resnet_v2, xception
+from charles.nets.backbones import BACKBONES
 from charles.nets.functional import AUXILIARY, Batch, abstract_module
-from charles.nets.naming import KerasNames, TorchNames
+from charles.nets.initial import glorot_uniform
+from charles.nets.recall import TRUNK, RecallDriver
 from charles.nets.recurrent import LSTM, past_features, read_past
 from charles.outputs import DELTAS
 from charles.sample import DRIVING_CONTROLS
 
 Array = jax.Array
-
-
-class Backbone(NamedTuple):
-    """What there is to know of a backbone."""
-
-    make: Callable[..., Any]
-    """``make(channels, rngs=rngs)``."""
-    min_size: int
-    """Least height and width of an image."""
-    keras_names: Callable[[], KerasNames]
-    """What its variables are called in Keras."""
-    torch_names: Callable[[], TorchNames]
-    """What they are called in timm."""
-
-
-BACKBONES = {
-    "xception": Backbone(
-        xception.Xception, xception.MIN_SIZE, xception.keras_names, xception.timm_names
-    ),
-    "inceptionresnetv2": Backbone(
-        inception_resnet_v2.InceptionResNetV2,
-        inception_resnet_v2.MIN_SIZE,
-        inception_resnet_v2.keras_names,
-        inception_resnet_v2.timm_names,
-    ),
-}
-"""Backbones by the name that a specification gives."""
 
 
 class ParameterCount(NamedTuple):
@@ -74,7 +48,7 @@ def make_model(
     frozen: tuple[str, ...] | None = None,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
-) -> "Model":
+) -> nnx.Module:
     """The network that a specification describes.
 
     Args:
@@ -92,7 +66,8 @@ def make_model(
     parts = parts_of(spec)
     for part in frozen:
         require(part in parts, "network.frozen", f"be of {', '.join(parts)}", part)
-    return Model(spec, heads or documented_heads(spec), controls, frozen, dtype, rngs)
+    make = RecallDriver if spec.neck else Model
+    return make(spec, heads or documented_heads(spec), controls, frozen, dtype, rngs)
 
 
 def documented_heads(spec: ModelSpec) -> dict[str, int]:
@@ -211,6 +186,8 @@ class Model(nnx.Module):
 
 def parts_of(spec: ModelSpec) -> tuple[str, ...]:
     """Top-level names of a model's parameters."""
+    if spec.neck:
+        return ("backbone", "neck", *(["memory"] if spec.memory else []), *TRUNK)
     past = spec.past
     has = {
         "backbone": spec.backbone != "none",
@@ -228,9 +205,9 @@ def _make_backbones(spec: ModelSpec, outputs: tuple[str, ...], rngs: nnx.Rngs) -
     """The backbone, or one for each output, and the width of what it gives."""
     make = BACKBONES[spec.backbone].make
     if not spec.is_split:
-        backbone = make(3 * spec.frames, rngs=rngs)
+        backbone = make(3 * spec.frames, width=spec.width, rngs=rngs)
         return backbone, backbone.num_features
-    backbones = {name: make(3 * spec.frames, rngs=rngs) for name in outputs}
+    backbones = {name: make(3 * spec.frames, width=spec.width, rngs=rngs) for name in outputs}
     return nnx.Dict(backbones), backbones[outputs[0]].num_features
 
 
@@ -264,7 +241,7 @@ def _dense(features: int, widths: Sequence[int], rngs: nnx.Rngs) -> tuple[nnx.Di
 
 
 def _linear(features: int, units: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(features, units, kernel_init=nnx.initializers.glorot_uniform(), rngs=rngs)
+    return nnx.Linear(features, units, kernel_init=glorot_uniform, rngs=rngs)
 
 
 def _run(layers: nnx.Dict, x: Array) -> Array:
@@ -279,17 +256,3 @@ def _predict(head: nnx.Dict, x: Array) -> Array:
     for name, layer in head.items():
         x = layer(x) if name == "output" else jax.nn.relu(layer(x))
     return x
-
-
-def backbone_of(spec: ModelSpec | None) -> Backbone:
-    """A model's backbone, whose weights others have as well.
-
-    Raises:
-        ConfigError: It has none that others know.
-    """
-    if spec is None or spec.backbone not in BACKBONES:
-        raise ConfigError(
-            f"transfer: weight files are for {' and '.join(BACKBONES)}, got another network. "
-            "Name a documented model with such a backbone by network.model."
-        )
-    return BACKBONES[spec.backbone]
