@@ -27,13 +27,6 @@ MESH = make_mesh(jax.devices()[:1])
 KEY = jax.random.key(3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Normed(nnx.Module):
     """A small network with batch normalisation, whose statistics depend on what it saw."""
 
