@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import psutil
 import pytest
+from tests.ports import free_port
 
 from charles import presets, trainer
 from charles.checkpoint import Checkpoints
@@ -29,12 +29,6 @@ from charles.intake import sample_spec
 from charles.learner import Learner
 from charles.sample import SampleFlag
 from charles.trainer import train
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def make_config(run_dir, **changes):
