@@ -11,6 +11,13 @@ _GAINS = {"depthwise_kernel": 1, "pointwise_kernel": 1}
 """Square gains of kernels that are not plain ones; what is rectified is alike all round a pixel."""
 
 
+LSTM_SHAPE = (3, 13, 5)
+"""Of the sequences that the LSTM of the reference reads: ``[B, T, D]``."""
+
+LSTM_UNITS = (7, 6)
+"""Widths of its layers."""
+
+
 def make_generator(name):
     return np.random.default_rng(zlib.crc32(name.encode()))
 

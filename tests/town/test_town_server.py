@@ -372,7 +372,8 @@ def test_impossible_settings_are_refused():
 
 
 def test_serve_leaves_on_a_signal_while_a_client_is_served():
-    options = TownOptions(port=free_port())
+    port = free_port()
+    options = TownOptions(port=port)
     script = (
         "import charles.town.server as s, charles.process as p, charles.config as c\n"
         f"s.serve(c.TownOptions(port={options.port}), p.stop_on_signals())"
