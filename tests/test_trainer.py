@@ -159,9 +159,18 @@ def test_stopping_saves_a_checkpoint(tmp_path):
     config = make_config(tmp_path / "run", steps=10_000)
     put_on_disk(config, 128)
     config = replace(config, data=replace(config.data, replay_ratio=1000))
-    stop = threading.Event()
-    threading.Timer(8.0, stop.set).start()
+    stop, table = threading.Event(), config.run_dir / "metrics.csv"
+
+    def stop_once_training():
+        ends_s = time.monotonic() + 100
+        while not (table.exists() and rows_of(table)) and time.monotonic() < ends_s:
+            time.sleep(0.05)
+        stop.set()
+
+    watching = threading.Thread(target=stop_once_training)
+    watching.start()
     result = train(config, console=False, stop=stop)
+    watching.join()
     assert result.reason == "stopped"
     assert Checkpoints(config.run_dir / "checkpoints").latest() == result.steps > 0
 
