@@ -57,6 +57,8 @@ def run(*arguments: str) -> int:
     """Run a command in the environment, from the checkout's root; returns its exit status."""
     python = ensure_environment()
     command = [str(python), *arguments]
+    # A run has many processes. Where no byte code is kept, each of them compiles JAX and Flax anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if os.name != "nt":
         os.chdir(ROOT)
         os.execv(command[0], command)

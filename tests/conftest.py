@@ -1,9 +1,11 @@
-"""Fixtures for every test: nothing may be left behind."""
+"""Fixtures for every test: nothing may be left behind. Tests and their processes start quickly."""
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import metadata
 
 import psutil
 import pytest
@@ -11,6 +13,27 @@ import pytest
 from charles.data.shm import PREFIX, ProcessIdentity, block_dir, owner_of
 
 GRACE_S = 3.0
+
+
+def _start_quickly() -> None:
+    """Spend on starting and compiling as little as can be, here and in every process of a test.
+
+    Tests run few steps of tiny networks: optimising them takes many times longer than running
+    them. To test what users run instead, set both variables yourself::
+
+        JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= python -m pytest
+    """
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    # The emitters of fused loops take half of what is left. XLA ends a process over a flag that it
+    # does not know, so versions that were not tried do without.
+    if metadata.version("jaxlib").startswith("0.10."):
+        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    # Where no byte code is kept, JAX and Flax are compiled anew in every process: 5 s each.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+
+_start_quickly()  # before anything imports JAX
 
 
 def _blocks() -> set[str]:

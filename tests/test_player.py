@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.ports import free_port
 from tests.tiny_run import TinyRun, make_config
 
 from charles.config import PlayOptions, ServerConfig, UnstuckConfig
@@ -231,12 +231,6 @@ def test_a_signal_ends_the_player_with_a_neutral_pad(run, tmp_path, number):
         assert process.wait(20.0) == 0
     deadline.cancel()
     assert lines[-1] == "closed [0.0, 0.0]"
-
-
-def free_port():
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from tests.ports import free_port
 
 from charles import presets
 from charles.config import ServerConfig
@@ -71,10 +71,7 @@ time.sleep(60)
 
 @pytest.fixture
 def config():
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
-    return replace(presets.tiny(), server=ServerConfig(port=port))
+    return replace(presets.tiny(), server=ServerConfig(port=free_port()))
 
 
 @pytest.fixture

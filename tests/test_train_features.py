@@ -27,13 +27,6 @@ MESH = make_mesh(jax.devices()[:1])
 KEY = jax.random.key(3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Normed(nnx.Module):
     """A small network with batch normalisation, whose statistics depend on what it saw."""
 
@@ -269,7 +262,8 @@ def test_knobs_at_the_configured_values_change_nothing():
     other = replace(jax.tree.map(jnp.copy, state), knobs=jax.device_put(knobs, place))
     plain, _ = train(step, state, range(2))
     turned, _ = train(step, other, range(2))
-    assert_same(turned.params, plain.params)
+    # Two programs: what is constant in one may be rounded elsewhere than in the other.
+    assert_close(turned.params, plain.params, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

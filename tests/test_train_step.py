@@ -35,14 +35,6 @@ OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=3e-3, warmup_steps=10))
 DRIVER = make_network(NETWORK, SAMPLE, OUTPUTS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    """Nothing here is about speed, and optimising takes longer than running."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.cache
 def make_step(num_devices: int):
     """Compiled once for all tests, which is a test of purity too."""
@@ -183,7 +175,6 @@ import sys
 sys.path[:0] = {path!r}
 import jax
 import numpy as np
-jax.config.update("jax_disable_most_optimizations", True)
 from tests.test_train_step import Rig
 
 assert len(jax.devices()) == 2

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tests.tiny_run import make_config
 
 from charles.config import OptimizerConfig
 from charles.errors import CheckpointError, ConfigError
@@ -13,22 +14,25 @@ from charles.learner import Learner
 from charles.models import find_model
 from charles.network_config import NetworkConfig
 from charles.presets import get
-from charles.transfer import Source, export_backbone
-from tiny_run import make_config
+from charles.transfer import Source, export_backbone, transfer
 
 PAST = "model_0008_irv2_data_td_v5"
 
 
-@pytest.fixture
-def config(tmp_path):
+def config_of(run_dir):
     """Settings of a small documented model."""
-    config = make_config(tmp_path / "first")
+    config = make_config(run_dir)
     return replace(
         config,
         data=replace(config.data, history_length=60),
         network=NetworkConfig(model=PAST, input_height=16, input_width=32),
         optimizer=OptimizerConfig(ema_decay=0.9),
     )
+
+
+@pytest.fixture
+def config(tmp_path):
+    return config_of(tmp_path / "run")
 
 
 def saved(config, seed=1, step=3):
@@ -51,34 +55,46 @@ def begun(config, **changes):
     return learner
 
 
-def test_a_part_comes_from_the_checkpoint_and_the_rest_is_fresh(config, tmp_path):
-    source = saved(config)
-    learner = begun(config, run_dir=tmp_path / "second", transfer=(f"lstm={config.run_dir}@3",))
-    fresh = begun(config, run_dir=tmp_path / "third")
-    got, wanted, other = map(params_of, (learner, source, fresh))
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The directory of a run with a checkpoint of step 3, and its parameters."""
+    config = config_of(tmp_path_factory.mktemp("source") / "run")
+    return config.run_dir, params_of(saved(config))
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """Variables of another run of the same settings and another seed."""
+    return jax.device_get(begun(config_of(tmp_path_factory.mktemp("fresh"))).state.variables)
+
+
+def test_a_part_comes_from_the_checkpoint_and_the_rest_is_fresh(config, source, fresh):
+    run_dir, wanted = source
+    learner = begun(config, transfer=(f"lstm={run_dir}@3",))
+    got = params_of(learner)
     jax.tree.map(np.testing.assert_array_equal, got["lstm"], wanted["lstm"])
-    jax.tree.map(np.testing.assert_array_equal, got["heads"], other["heads"])
+    jax.tree.map(np.testing.assert_array_equal, got["heads"], fresh["params"]["heads"])
     average = jax.device_get(learner.state.average)["params"]
     jax.tree.map(np.testing.assert_array_equal, average, got)
     places = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(learner.state)]
     assert len(set(places)) == len(places)  # a step gives away the memory of each
 
 
-def test_deeper_parts_and_the_whole_can_be_named(config, tmp_path):
-    source = saved(config)
-    part = begun(config, run_dir=tmp_path / "a", transfer=(f"heads.steering={config.run_dir}",))
-    whole = begun(config, run_dir=tmp_path / "b", transfer=(f"all={config.run_dir}",))
-    wanted = params_of(source)
-    jax.tree.map(np.testing.assert_array_equal, params_of(part)["heads"]["steering"],
-                 wanted["heads"]["steering"])  # fmt: skip
-    jax.tree.map(np.testing.assert_array_equal, params_of(whole), wanted)
+def test_deeper_parts_and_the_whole_can_be_named(source, fresh):
+    run_dir, wanted = source
+    spec = find_model(PAST)
+    part = transfer(fresh, (f"heads.steering={run_dir}",), spec)["params"]["heads"]
+    jax.tree.map(np.testing.assert_array_equal, part["steering"], wanted["heads"]["steering"])
+    pedal = fresh["params"]["heads"]["acceleration_braking"]
+    jax.tree.map(np.testing.assert_array_equal, part["acceleration_braking"], pedal)
+    whole = transfer(fresh, (f"all={run_dir}",), spec)
+    jax.tree.map(np.testing.assert_array_equal, whole["params"], wanted)
 
 
-def test_a_mismatch_is_a_table_of_both_sides(config, tmp_path):
-    saved(config)
+def test_a_mismatch_is_a_table_of_both_sides(source, tmp_path):
     compact = make_config(tmp_path / "other")
     with pytest.raises(CheckpointError) as caught:
-        begun(compact, transfer=(f"heads={config.run_dir}",))
+        begun(compact, transfer=(f"heads={source[0]}",))
     lines = str(caught.value).splitlines()
     assert "4 of 4 arrays do not" in lines[0]
     assert any(line.startswith("  params.heads.steering.kernel: expected [") for line in lines)
@@ -96,9 +112,9 @@ def test_a_mismatch_is_a_table_of_both_sides(config, tmp_path):
         ("backbone=nowhere", r"must be all or of .*common, heads, lstm.*got 'backbone'"),
     ],
 )
-def test_what_cannot_be_taken_over_says_why(config, text, problem):
+def test_what_cannot_be_taken_over_says_why(fresh, text, problem):
     with pytest.raises(ConfigError, match=problem):
-        begun(config, transfer=(text,))
+        transfer(fresh, (text,), find_model(PAST))
 
 
 def test_a_step_is_told_from_a_path():
@@ -107,9 +123,8 @@ def test_a_step_is_told_from_a_path():
     assert Source.parse("backbone=runs/a").step is None
 
 
-def test_a_resumed_run_does_not_take_over_again(config, tmp_path):
-    saved(config)
-    second = replace(config, run_dir=tmp_path / "second", transfer=(f"lstm={config.run_dir}",))
+def test_a_resumed_run_does_not_take_over_again(config, source):
+    second = replace(config, transfer=(f"lstm={source[0]}",))
     kept = saved(second, seed=5, step=4)
     learner = Learner(second)
     learner.restore(resume=True)

@@ -139,7 +139,8 @@ _drivers: dict[DriverSpec, Driver] = {}
 
 def _start_worker() -> None:
     """Pin a worker to one thread, before jax is first imported there."""
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
     os.environ["JAX_PLATFORMS"] = "cpu"
     import cv2
 

@@ -1,8 +1,10 @@
 """Where a run's figures go: TensorBoard, and a table per kind of figure."""
 
 import csv
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,21 @@ from tensorboardX import SummaryWriter
 VALIDATION = "validation/"
 """What the names of figures of held-out samples begin with."""
 
+_OF_OUTPUTS = ("_loss", "_mae")
+"""How the names end of figures that belong to an output; their tags are documented ones."""
+
 
 class MetricsLog:
     """Writes figures to TensorBoard, with the documented tags, and to ``metrics.csv``.
 
-    Those of held-out samples go to ``validation.csv``: they come at other steps.
+    Those of held-out samples go to ``validation.csv``: they come at other steps. A run that is gone
+    on with adds to its tables; one with other columns is moved aside first, and ``note`` says so.
 
     A full disk ends the log, not the training: ``failure`` says why.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self.failure = ""
+        self.failure = self.note = ""
         self._run_dir = run_dir
         self._writer = SummaryWriter(str(run_dir / "tensorboard"))
         self._files = ExitStack()
@@ -55,19 +61,25 @@ class MetricsLog:
 
     def _write(self, table: str, step: int, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items():
-            is_documented = name.endswith(("_loss", "_error")) and not name.startswith(VALIDATION)
+            is_documented = name.endswith(_OF_OUTPUTS) and not name.startswith(VALIDATION)
             self._writer.add_scalar(f"ModelOutputs.{name}" if is_documented else name, value, step)
         row = {"step": step, **scalars}
         if table not in self._tables:
-            opened = (self._run_dir / table).open("a", newline="", encoding="utf-8")
-            self._files.callback(_close, opened)
-            writer = csv.DictWriter(opened, fieldnames=list(row))
-            self._tables[table] = (opened, writer)
-            if opened.tell() == 0:
-                writer.writeheader()
+            self._tables[table] = self._open(self._run_dir / table, list(row))
         opened, writer = self._tables[table]
         writer.writerow(row)
         opened.flush()
+
+    def _open(self, path: Path, names: list[str]) -> tuple[Any, csv.DictWriter]:
+        """Open a table to which rows of these columns can be added."""
+        if path.is_file() and (aside := _make_ready(path, names)):
+            self.note = f"{path.name} had other columns, its rows are in {aside.name}"
+        opened = path.open("a", newline="", encoding="utf-8")
+        self._files.callback(_close, opened)
+        writer = csv.DictWriter(opened, fieldnames=names)
+        if opened.tell() == 0:
+            writer.writeheader()
+        return opened, writer
 
     def close(self) -> None:
         """Flush and close everything."""
@@ -76,6 +88,23 @@ class MetricsLog:
         except OSError:
             _abandon(self._writer)
         self._files.close()
+
+
+def _make_ready(path: Path, names: list[str]) -> Path | None:
+    """Cut a last line that a crash left unfinished; move a table of other columns out of the way.
+
+    Returns:
+        Where the table was moved, ``NAME.1.csv`` and so on; ``None`` if its columns are these.
+    """
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    lines = content[:whole].decode("utf-8", "replace").splitlines()
+    if next(csv.reader(lines), names) == names:
+        return None
+    free = (path.with_suffix(f".{number}{path.suffix}") for number in count(1))
+    return path.rename(next(each for each in free if not each.exists()))
 
 
 def _close(opened: Any) -> None:

@@ -345,7 +345,8 @@ class Trainer:
             notes.append(f"no disk copy: {intake.storage_failure}")
         if config.data.validation_share:
             notes.append(f"{intake.held_out} samples held out")
-        more = (self._validated, self._turned, self._hot.problem, self._log.failure)
+        log = self._log
+        more = (self._validated, self._turned, self._hot.problem, log.note, log.failure)
         notes += [text for text in more if text]
         return TrainView(
             title=str(config.run_dir),

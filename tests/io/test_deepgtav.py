@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from tests.ports import free_port
 from tests.town.serving import serving
 
 from charles.config import GameConfig
@@ -388,8 +389,7 @@ def test_a_game_that_is_gone_for_good_is_an_error_in_bounded_time():
 
 
 def test_a_closed_port_is_named():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with playing(port, connect_s=0.2) as game, pytest.raises(GameError, match=f":{port}") as caught:
         game.reset(SCENE)
     assert "game.port" in str(caught.value)

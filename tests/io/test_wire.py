@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import zmq
+from tests.ports import free_port
 
 from charles.errors import ConfigError, WireError
 from charles.io import wire
@@ -26,12 +27,6 @@ class Tell(msgspec.Struct, tag=True, frozen=True):
 
 MESSAGES = Ask | Tell
 HOST = "127.0.0.1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 def receive(end, *, within_s=5.0):

@@ -1,4 +1,4 @@
-"""Makes ``keras_reference.npz``: what Keras' own Xception and InceptionResNetV2 compute.
+"""Makes ``keras_reference.npz``: what Keras' own Xception, InceptionResNetV2 and LSTM compute.
 
 Run by hand, in an environment of its own, whenever the cases change::
 
@@ -8,14 +8,15 @@ Run by hand, in an environment of its own, whenever the cases change::
 Weights and images follow from their names (``reference_weights.py``), so only results are kept,
 projected on a few random directions to keep the file small: ``<case>/inference`` and
 ``<case>/training`` of shape ``[B, h, w, 16]``, and ``<case>/statistics/<layer>`` of shape
-``[2, 4]``: batch mean and variance as they enter the moving statistics.
+``[2, 4]``: batch mean and variance as they enter the moving statistics. ``lstm/LAYERS/BxTxD`` has
+the states ``[B, T, U]`` of the last of several layers, whole.
 """
 
 from pathlib import Path
 
 import keras
 import numpy as np
-from reference_weights import make_images, make_weight, project
+from reference_weights import LSTM_SHAPE, LSTM_UNITS, make_images, make_weight, project
 
 MAKERS = {
     "xception": keras.applications.Xception,
@@ -70,8 +71,22 @@ def run_case(name, shape):
     return results
 
 
+def run_lstm():
+    """States of two layers of LSTM with biases, each returning its whole sequence."""
+    keras.backend.clear_session()
+    layers = [
+        keras.layers.LSTM(units, return_sequences=True, name=f"lstm_{number}")
+        for number, units in enumerate(LSTM_UNITS)
+    ]
+    model = keras.Sequential([keras.Input(LSTM_SHAPE[1:]), *layers])
+    fill(model)
+    states = np.asarray(model(make_images(LSTM_SHAPE)))
+    print("lstm", states.shape, states.std())
+    return {f"lstm/{len(layers)}/{'x'.join(map(str, LSTM_SHAPE))}": states}
+
+
 def main():
-    results = {}
+    results = run_lstm()
     for name, shapes in CASES.items():
         for shape in shapes:
             results |= run_case(name, shape)

@@ -1,4 +1,4 @@
-"""Xception and InceptionResNetV2 compute what Keras' own do, see ``make_keras_reference.py``."""
+"""Backbones and the LSTM compute what Keras' own do, see ``make_keras_reference.py``."""
 
 from pathlib import Path
 
@@ -7,10 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tests.nets.reference_weights import make_images, make_weight, project
+from tests.nets.reference_weights import (
+    LSTM_SHAPE,
+    LSTM_UNITS,
+    make_images,
+    make_weight,
+    project,
+)
 
 from charles.nets import inception_resnet_v2, xception
 from charles.nets.inception_resnet_v2 import InceptionResNetV2
+from charles.nets.recurrent import LSTM
 from charles.nets.xception import Xception
 
 REFERENCE = np.load(Path(__file__).with_name("keras_reference.npz"), allow_pickle=False)
@@ -98,3 +105,16 @@ def test_training_gathers_the_statistics_of_keras(case):
             gathered.append((np.float64(moving[variable]) - 0.99 * np.float64(old)) / 0.01)
         reference = REFERENCE[f"{name}/statistics/{keras_layer}"]
         assert_close(project(np.stack(gathered), 4), reference, (name, layer))
+
+
+def test_two_layers_of_lstm_are_keras():
+    rows = jnp.asarray(make_images(LSTM_SHAPE))
+    for number, units in enumerate(LSTM_UNITS):
+        layer = LSTM(rows.shape[-1], units, rngs=nnx.Rngs(0))
+        for name in ("kernel", "recurrent_kernel", "bias"):
+            weight = getattr(layer, name)
+            weight[...] = make_weight(f"lstm_{number}", name, weight.shape)
+        rows = layer(rows)
+    reference = REFERENCE[f"lstm/{len(LSTM_UNITS)}/{'x'.join(map(str, LSTM_SHAPE))}"]
+    assert np.abs(reference).max() > 0.2
+    np.testing.assert_allclose(rows, reference, rtol=0, atol=1e-5)

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from tests.ports import free_port
 from tests.town.serving import serving
 
 from charles.config import TownOptions
@@ -371,8 +372,7 @@ def test_impossible_settings_are_refused():
 
 
 def test_serve_leaves_on_a_signal_while_a_client_is_served():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = TownOptions(port=port)
     script = (
         "import charles.town.server as s, charles.process as p, charles.config as c\n"
