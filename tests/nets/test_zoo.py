@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from charles.errors import ConfigError
 from charles.models import MODELS, ModelSpec, Past, Signal, find_model
 from charles.nets import zoo
 from charles.nets.driver import make_network
-from charles.nets.functional import AUXILIARY, functionalize
+from charles.nets.functional import AUXILIARY, abstract_module, functionalize
 from charles.nets.recurrent import LSTM, past_features, read_past
 from charles.network_config import NetworkConfig
 from charles.outputs import make_output
@@ -215,3 +216,29 @@ def test_every_model_is_named_once_and_its_transfers_name_parts_that_it_has():
         parts = zoo.parts_of(spec)
         assert set(spec.frozen) <= set(parts), name
         assert {each.part for each in spec.transfer} <= set(parts), name
+
+
+@pytest.mark.parametrize(
+    "name", ["model_0003_xception_v1", "model_0008_irv2_data_td_v4", "model_0011_x_tcb"]
+)
+def test_a_narrow_model_has_the_same_parts_and_a_share_of_the_parameters(name):
+    spec = find_model(name)
+    whole = zoo.count_parameters(name).total
+    narrow = abstract_module(lambda rngs: zoo.make_model(spec.at_width(0.25), rngs=rngs))
+    tree = nnx.to_pure_dict(nnx.state(narrow, nnx.Param))
+    total = sum(leaf.size for leaf in jax.tree.leaves(tree))
+    assert set(tree) == set(zoo.parts_of(spec))
+    assert 0.05 * whole < total < 0.09 * whole  # a sixteenth, and what stays: image and history
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "problem"),
+    [
+        ("model_0003_xception_v1", 0.3, r"one of 0\.125, 0\.25"),
+        ("model_0003_xception_v1", 2.0, r"one of 0\.125, 0\.25"),
+        ("compact", 0.5, "be 1 for the compact driver"),
+    ],
+)
+def test_a_width_that_layers_cannot_have_is_refused(model, width, problem):
+    with pytest.raises(ConfigError, match=problem):
+        NetworkConfig(model=model, width=width)
