@@ -84,3 +84,16 @@ def _nothing_is_left_behind() -> Iterator[None]:
         left = {name: look() - before[name] for name, look in LEAKS.items()}
     leaks = {name: sorted(found) for name, found in left.items() if found}
     assert not leaks, f"The test left behind: {leaks}"
+
+
+@pytest.fixture
+def optimised(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let XLA optimise as it does for users, here and in the processes of this test."""
+    import jax
+
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    monkeypatch.setenv(name.upper(), "0")
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, before)

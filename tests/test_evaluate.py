@@ -146,6 +146,8 @@ def test_the_table_names_every_driver():
     assert "checkpoint 7" in text
 
 
+# Unoptimised products are summed in the order in which threads come.
+@pytest.mark.usefixtures("optimised")
 def test_evaluation_runs_end_to_end_and_a_drive_is_the_same_in_any_process(tmp_path):
     run = TinyRun(tmp_path / "run", play=PlayConfig(unstuck=UnstuckConfig(window_s=2.0)))
     run.save(5, lambda leaf: leaf + 0.02)

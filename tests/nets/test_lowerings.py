@@ -164,16 +164,7 @@ def test_a_settled_array_is_the_same_with_the_same_gradient():
     np.testing.assert_array_equal(gradient, jnp.broadcast_to(jnp.arange(4.0), x.shape))
 
 
-@pytest.fixture
-def _is_optimised():
-    """Compile as users do; the tests' environment leaves it out."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.mark.usefixtures("_is_optimised")
+@pytest.mark.usefixtures("optimised")
 def test_a_chain_of_settled_sums_is_not_computed_again_from_its_start():
     """No fused sum reads more arrays the longer the chain is."""
 
