@@ -22,10 +22,10 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-_PART_WIDTH = 48
-"""Most channels of a part that groups narrower than it are joined to; wider ones stay alone."""
+_PART_WIDTH = 32
+"""About as many channels has a part that narrow groups are joined to; wider ones stay alone."""
 
-_XLA_STRIDES = range(8, 129)
+_XLA_STRIDES = range(1, 129)
 """Channels for which XLA's own strided convolution is faster than gathering windows."""
 
 
@@ -107,12 +107,17 @@ def settle(x: Array) -> Array:
 
     What several places of a window or several later sums read, XLA's fusion there computes again
     for each: a chain of residual sums from its start. It removes ``lax.optimization_barrier``
-    before it fuses, and does not look into a condition; this one always holds.
+    before it fuses, and does not look into a loop; this one never runs, and works in place.
     """
-    if not _is_on_cpu():
-        return x
-    holds = x[(0,) * x.ndim] >= -jnp.inf
-    return lax.cond(holds, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
+    return _settle(x) if _is_on_cpu() else x
+
+
+@jax.custom_vjp
+def _settle(x: Array) -> Array:
+    return lax.while_loop(lambda x: x[(0,) * x.ndim] < -jnp.inf, jnp.negative, x)
+
+
+_settle.defvjp(lambda x: (_settle(x), None), lambda _, gradient: (gradient,))
 
 
 def convolve_by_xla(x: Array, kernel: Array, stride: int, pads: Pads, groups: int = 1) -> Array:
@@ -132,24 +137,28 @@ def convolve_in_parts(x: Array, kernel: Array, stride: int, pads: Pads, groups: 
 
     Groups that are narrow are joined: a part's kernel then has zeros between its groups.
     """
-    width, features = x.shape[-1] // groups, kernel.shape[-1] // groups
-    fits = [n for n in range(1, groups + 1) if groups % n == 0 and n * width <= _PART_WIDTH]
-    joined = max(fits, default=1)
-    num_parts = groups // joined
-    kernels = _join_groups(kernel, num_parts, joined, features)
-    inputs = jnp.split(x, num_parts, axis=-1)
-    parts = [convolve_densely(x, kernels[i], stride, pads) for i, x in enumerate(inputs)]
+    width = x.shape[-1] // groups
+    num_parts = min(groups, max(1, round(x.shape[-1] / _PART_WIDTH)))
+    ends = [groups * (part + 1) // num_parts for part in range(num_parts)]
+    sizes = np.diff(ends, prepend=0).tolist()
+    inputs = jnp.split(x, [end * width for end in ends[:-1]], axis=-1)
+    kernels = jnp.split(kernel, [end * (kernel.shape[-1] // groups) for end in ends[:-1]], axis=-1)
+    parts = [
+        convolve_densely(x, _join_groups(kernel, joined), stride, pads)
+        for x, kernel, joined in zip(inputs, kernels, sizes, strict=True)
+    ]
     return jnp.concatenate(parts, axis=-1)
 
 
-def _join_groups(kernel: Array, num_parts: int, joined: int, features: int) -> Array:
-    """Kernels ``[num_parts, kh, kw, joined * width, joined * features]``, zero between groups."""
-    height, width, channels, _ = kernel.shape
-    split = kernel.reshape(height, width, channels, num_parts, joined, features)
+def _join_groups(kernel: Array, joined: int) -> Array:
+    """One kernel ``[kh, kw, joined * width, O]`` for all groups, zero between them."""
+    height, width, channels, features = kernel.shape
+    split = kernel.reshape(height, width, channels, joined, features // joined)
     same = jnp.eye(joined, dtype=kernel.dtype)
-    # h w: place, c: channel in its group, p: part, j: group of the output, i: of the input.
-    blocks = jnp.einsum("hwcpjf,ij->phwicjf", split, same)
-    return blocks.reshape(num_parts, height, width, joined * channels, joined * features)
+    # h w: place, c: channel in its group, j: group of the output, i: of the input.
+    return jnp.einsum("hwcjf,ij->hwicjf", split, same).reshape(
+        height, width, joined * channels, features
+    )
 
 
 def _forward_densely(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
