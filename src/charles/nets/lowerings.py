@@ -63,10 +63,12 @@ def convolve(x: Array, kernel: Array, *, stride: int, padding: Padding, groups: 
     if not _is_on_cpu():
         return convolve_by_xla(x, kernel, stride, pads, groups)
     if groups > 1:
-        return convolve_in_parts(x, kernel, stride, pads, groups)
-    if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
-        return x[:, ::stride, ::stride] @ kernel[0, 0]
-    return convolve_densely(x, kernel, stride, pads)
+        y = convolve_in_parts(x, kernel, stride, pads, groups)
+    elif kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
+        y = x[:, ::stride, ::stride] @ kernel[0, 0]
+    else:
+        y = convolve_densely(x, kernel, stride, pads)
+    return _settle_gradient(y)
 
 
 def convolve_depthwise(x: Array, kernel: Array, *, padding: Padding) -> Array:
@@ -80,14 +82,14 @@ def convolve_depthwise(x: Array, kernel: Array, *, padding: Padding) -> Array:
     pads = find_pads(x.shape[1:3], kernel.shape[:2], 1, padding)
     if not _is_on_cpu():
         return convolve_by_xla(x, kernel.transpose(0, 1, 3, 2), 1, pads, x.shape[-1])
-    return convolve_by_shifts(x, kernel, pads)
+    return _settle_gradient(convolve_by_shifts(x, kernel, pads))
 
 
 def max_pool(x: Array, *, padding: Padding, size: int = 3, stride: int = 2) -> Array:
     """Maxima of windows ``[B, H, W, C]``; padding never wins."""
     pads = find_pads(x.shape[1:3], (size, size), stride, padding)
     pool = max_pool_by_axis if _is_on_cpu() else max_pool_by_xla
-    return pool(settle(x), size, stride, pads)
+    return pool(x, size, stride, pads)
 
 
 def average_pool(x: Array, *, size: int = 3) -> Array:
@@ -118,6 +120,15 @@ def _settle(x: Array) -> Array:
 
 
 _settle.defvjp(lambda x: (_settle(x), None), lambda _, gradient: (gradient,))
+
+
+@jax.custom_vjp
+def _settle_gradient(x: Array) -> Array:
+    """``x`` as it is; its gradient, which several products read, is computed once."""
+    return x
+
+
+_settle_gradient.defvjp(lambda x: (x, None), lambda _, gradient: (_settle(gradient),))
 
 
 def convolve_by_xla(x: Array, kernel: Array, stride: int, pads: Pads, groups: int = 1) -> Array:
@@ -278,6 +289,7 @@ def _windows(
     """
     if any(map(any, pads)):
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=filler)
+    x = settle(x)
     strides = rows or stride, columns or stride
     height, width = (
         (n - k) // step * step + 1 for n, k, step in zip(x.shape[1:3], size, strides, strict=True)
