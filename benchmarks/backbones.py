@@ -6,7 +6,7 @@ What ``bench_backbones`` (a CPU) and ``bench_gpu`` share.
 import json
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -152,23 +152,58 @@ class Peers:
         raise RuntimeError(f"The process of {framework} ended; run peer_backbones to see why.")
 
 
+def time_each(run: Callable[[], object], num: int) -> list[float]:
+    """Seconds of each of ``num`` calls."""
+    durations = []
+    for _ in range(num):
+        started_s = time.perf_counter()
+        run()
+        durations.append(time.perf_counter() - started_s)
+    return durations
+
+
 def take_turns(
-    subject: Subject, job: Job, peers: Peers, frameworks: Sequence[str], *, rounds: int, num: int
+    runs: Mapping[str, Callable[[int], list[float]]], *, rounds: int, num: int
 ) -> dict[str, Timing]:
-    """Ours and each peer that can do the job, ``num`` times in each of several rounds.
+    """Each of several ``num`` times in each round, in an order drawn anew for each round.
+
+    A fixed order would always give the same one the threads and caches that another left behind.
+
+    Args:
+        runs: By name, ``run(num)`` gives the seconds of ``num`` times; none if it cannot.
+        rounds: Turns of each.
+        num: Times in a turn.
 
     Returns:
-        ``ours`` first, then the peers by their names.
+        By name, in the order given, of those that can.
     """
-    durations: dict[str, list[float]] = {"ours": []}
-    for framework in frameworks:
-        if peers.time_of(framework, job, 1):
-            durations[framework] = []
+    durations = {name: list[float]() for name, run in runs.items() if run(1)}
+    rng = np.random.default_rng(0)
     for _ in range(rounds):
-        for _ in range(num):
-            started_s = time.perf_counter()
-            subject.run()
-            durations["ours"].append(time.perf_counter() - started_s)
-        for framework in list(durations)[1:]:
-            durations[framework].extend(peers.time_of(framework, job, num))
-    return {who: timing_of(values) for who, values in durations.items()}
+        for name in rng.permutation(list(durations)):
+            durations[str(name)].extend(runs[str(name)](num))
+    return {name: timing_of(values) for name, values in durations.items()}
+
+
+def time_job(
+    job: Job, ceiling: Subject, peers: Peers, frameworks: Sequence[str], *, rounds: int, num: int
+) -> tuple[Timing, float, dict[str, Timing]]:
+    """Ours, the ceiling and the peers that can do the job, in turns.
+
+    Returns:
+        Ours, the share of the ceiling's rate that the arithmetic is done at, and the peers'.
+    """
+    subject = make_subject(job)
+    runs = {"ours": partial(time_each, subject.run), "ceiling": partial(time_each, ceiling.run)}
+    runs |= {who: partial(peers.time_of, who, job) for who in frameworks}
+    timings = take_turns(runs, rounds=rounds, num=num)
+    ours, limit = timings.pop("ours"), timings.pop("ceiling")
+    return ours, (subject.work / ours.median_s) / (ceiling.work / limit.median_s), timings
+
+
+def make_product(side: int, dtype: str) -> Subject:
+    """A product of two square matrices: what the machine can do at all."""
+    matrix = make_array(side, side).astype(dtype)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(matrix, matrix))
+    return Subject(run=lambda: jax.block_until_ready(product(matrix, matrix)), work=2 * side**3)

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from benchmarks.backbones import BACKBONES, Peers, make_array, make_subject, take_turns
+from benchmarks.backbones import BACKBONES, Peers, Subject, make_array, make_product, time_job
 from benchmarks.harness import Row, Timing, duration_row, measure, write_results
 from benchmarks.peer_backbones import FRAMEWORKS, Job
 
@@ -29,8 +29,8 @@ INFERENCE = (1, 270, 480)
 TRAINING = (8, 135, 240)
 """Batch, height and width."""
 SECONDS = 3.0
-ROUNDS = {"inference": 5, "training": 2}
-IN_A_ROUND = {"inference": 4, "training": 1}
+ROUNDS = {"inference": 6, "training": 3}
+IN_A_ROUND = {"inference": 3, "training": 1}
 """Times of one framework before it is the next one's turn."""
 
 
@@ -39,24 +39,14 @@ def time_of(fn: Callable[..., Any], *inputs: Any, seconds: float = SECONDS) -> T
     return measure(lambda: jax.block_until_ready(fn(*inputs)), seconds=seconds, warmup=2)
 
 
-def ceiling() -> tuple[Row, float]:
-    """A large matrix product, and how many operations a second that makes."""
-    matrix = make_array(SIDE, SIDE)
-    timing = time_of(jax.jit(jnp.matmul), matrix, matrix)
-    return duration_row(f"matrix product {SIDE}³", timing), 2 * SIDE**3 / timing.median_s
-
-
-def backbone_rows(job: Job, per_second: float, peers: Peers) -> list[Row]:
+def backbone_rows(job: Job, ceiling: Subject, peers: Peers) -> list[Row]:
     """One job, ours and the peers' in turns; of the ceiling: what the arithmetic takes."""
     frameworks = ("pytorch",) if job.task == "training" else tuple(FRAMEWORKS)
-    subject = make_subject(job)
-    timings = take_turns(
-        subject, job, peers, frameworks, rounds=ROUNDS[job.task], num=IN_A_ROUND[job.task]
+    ours, share, timings = time_job(
+        job, ceiling, peers, frameworks, rounds=ROUNDS[job.task], num=IN_A_ROUND[job.task]
     )
-    ours = timings.pop("ours")
     name = f"{job.backbone} {job.task} {job.batch}×{job.height}×{job.width}"
-    row = duration_row(name, ours, **timings)
-    row = replace(row, share_of_ceiling=subject.work / per_second / ours.median_s)
+    row = replace(duration_row(name, ours, **timings), share_of_ceiling=share)
     return [row, *(duration_row(f"{name}, {who}", timing) for who, timing in timings.items())]
 
 
@@ -116,12 +106,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, help="the Python of an environment with the peers")
     python = parser.parse_args().peers
-    row, per_second = ceiling()
-    rows = [row]
+    ceiling = make_product(SIDE, "float32")
+    rows = [duration_row(f"matrix product {SIDE}³", measure(ceiling.run, seconds=SECONDS))]
     with Peers(python, tuple(FRAMEWORKS)) as peers:
         for task, shape in (("inference", INFERENCE), ("training", TRAINING)):
             for name in BACKBONES:
-                rows += backbone_rows(Job(task, name, *shape), per_second, peers)
+                rows += backbone_rows(Job(task, name, *shape), ceiling, peers)
     rows += all_operation_rows()
     peered = " --peers .peers/bin/python" if python else ""
     write_results("backbones", rows, f"python -m benchmarks.bench_backbones{peered}")

@@ -21,8 +21,7 @@ from pathlib import Path
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
-import jax.numpy as jnp
-from benchmarks.backbones import Peers, make_array, make_subject, take_turns
+from benchmarks.backbones import Peers, Subject, make_product, time_job
 from benchmarks.harness import (
     Row,
     Timing,
@@ -46,29 +45,21 @@ def has_pytorch(python: Path) -> bool:
     return subprocess.run([python, "-c", "import timm, torch"], capture_output=True).returncode == 0
 
 
-def ceiling(side: int) -> tuple[Row, float]:
-    """A large matrix product in bfloat16, and how many operations a second that makes."""
-    matrix = make_array(side, side).astype(jnp.bfloat16)
-    product = jax.jit(jnp.matmul)
-    timing = measure(lambda: jax.block_until_ready(product(matrix, matrix)), seconds=2, warmup=3)
-    return duration_row(f"matrix product {side}³, bfloat16", timing), 2 * side**3 / timing.median_s
-
-
 def per_sample(timing: Timing, batch: int) -> Timing:
     """What one sample of a batch takes."""
     names = ("median_s", "p95_s", "p99_s", "max_s")
     return replace(timing, **{name: getattr(timing, name) / batch for name in names})
 
 
-def training_rows(job: Job, per_second: float, peers: Peers) -> list[Row]:
+def training_rows(job: Job, ceiling: Subject, peers: Peers) -> list[Row]:
     """Samples per second, ours and PyTorch's; of the ceiling: what the arithmetic takes."""
-    subject = make_subject(job)
-    timings = take_turns(subject, job, peers, ("pytorch",), rounds=ROUNDS, num=IN_A_ROUND)
-    ours = timings.pop("ours")
+    ours, share, timings = time_job(
+        job, ceiling, peers, ("pytorch",), rounds=ROUNDS, num=IN_A_ROUND
+    )
     name = f"{job.backbone} {job.batch}×{job.height}×{job.width} {job.dtype}"
     row = replace(
         rate_row(name, per_sample(ours, job.batch), unit="samples/s"),
-        share_of_ceiling=subject.work / per_second / ours.median_s,
+        share_of_ceiling=share,
         ratio_to={who: timing.median_s / ours.median_s for who, timing in timings.items()} or None,
     )
     others = [
@@ -92,14 +83,15 @@ def read_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure everything and write the results."""
     asked = read_arguments()
-    row, per_second = ceiling(512 if asked.trial else SIDE)
-    rows = [row]
+    side = 512 if asked.trial else SIDE
+    ceiling = make_product(side, "bfloat16")
+    rows = [duration_row(f"matrix product {side}³, bfloat16", measure(ceiling.run))]
     python = asked.peers if has_pytorch(asked.peers) else None
     with Peers(python, ("pytorch",)) as peers:
         for name in NAMES:
             for batch in asked.batch_sizes:
                 job = Job("training", name, batch, asked.height, asked.width, "bfloat16", True)
-                rows += training_rows(job, per_second, peers)
+                rows += training_rows(job, ceiling, peers)
                 print(format_table(rows[-2:]), flush=True)
     device = jax.devices()[0].device_kind
     if asked.trial:
