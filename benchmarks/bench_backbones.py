@@ -1,55 +1,37 @@
-"""Backbones at batch 1 in float32, and what they are built of against XLA's own lowerings.
+"""Backbones in float32 on a CPU, and what they are built of against XLA's own lowerings.
 
 First what the machine can do at all (a matrix product), then one inference of each backbone with
-folded normalisation at 270 x 480, then single operations, values and gradients, in turns with XLA's
-own. With ``--peers`` TensorFlow, PyTorch and ONNX Runtime take turns with ours, from an environment
-of their own (see ``peer_backbones``)::
+folded normalisation at 270 x 480, then training steps, then single operations, values and
+gradients, in turns with XLA's own. With ``--peers`` TensorFlow, PyTorch, ONNX Runtime and OpenVINO
+take turns with ours, from an environment of their own (see ``peer_backbones``)::
 
     python -m benchmarks.bench_backbones --peers .peers/bin/python
 """
 
 import argparse
-import json
-import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from benchmarks.harness import Row, Timing, duration_row, measure, timing_of, write_results
-from flax import nnx
+from benchmarks.backbones import BACKBONES, Peers, Subject, make_array, make_product, time_job
+from benchmarks.harness import Row, Timing, duration_row, measure, write_results
+from benchmarks.peer_backbones import FRAMEWORKS, Job
 
 from charles.nets import lowerings
-from charles.nets.inception_resnet_v2 import InceptionResNetV2
-from charles.nets.layers import fold_module
-from charles.nets.lowerings import find_pads, heavy_options
-from charles.nets.regnet import DESIGNS, RegNet
-from charles.nets.xception import Xception
+from charles.nets.lowerings import find_pads
 
 SIDE = 1024
 """Of the matrices of the ceiling."""
-IMAGE = (1, 270, 480, 3)
+INFERENCE = (1, 270, 480)
+TRAINING = (8, 135, 240)
+"""Batch, height and width."""
 SECONDS = 3.0
-ROUNDS = 5
-IN_A_ROUND = 4
-"""Inferences of one framework before it is the next one's turn."""
-FRAMEWORKS = ("tensorflow", "pytorch", "onnxruntime")
-BACKBONES = {
-    "Xception": Xception,
-    "InceptionResNetV2": InceptionResNetV2,
-    "RegNetX-400MF": partial(RegNet, design=DESIGNS["regnetx_004"]),
-    "RegNetY-400MF": partial(RegNet, design=DESIGNS["regnety_004"]),
-}
-
-
-def make_array(*shape: int) -> jax.Array:
-    """Unit normal values."""
-    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+ROUNDS = {"inference": 6, "training": 3}
+IN_A_ROUND = {"inference": 3, "training": 1}
+"""Times of one framework before it is the next one's turn."""
 
 
 def time_of(fn: Callable[..., Any], *inputs: Any, seconds: float = SECONDS) -> Timing:
@@ -57,82 +39,15 @@ def time_of(fn: Callable[..., Any], *inputs: Any, seconds: float = SECONDS) -> T
     return measure(lambda: jax.block_until_ready(fn(*inputs)), seconds=seconds, warmup=2)
 
 
-def ceiling() -> tuple[Row, float]:
-    """A large matrix product, and how many operations a second that makes."""
-    matrix = make_array(SIDE, SIDE)
-    timing = time_of(jax.jit(jnp.matmul), matrix, matrix)
-    return duration_row(f"matrix product {SIDE}³", timing), 2 * SIDE**3 / timing.median_s
-
-
-class Peers:
-    """Other frameworks, each in a process of its own, timed on demand; a context manager.
-
-    Args:
-        python: The interpreter that has them; ``None`` for no peers.
-    """
-
-    def __init__(self, python: Path | None) -> None:
-        self._processes: dict[str, subprocess.Popen[str]] = {}
-        script = Path(__file__).with_name("peer_backbones.py")
-        for framework in FRAMEWORKS if python is not None else ():
-            self._processes[framework] = subprocess.Popen(
-                [str(python), str(script), framework], text=True, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-
-    def __enter__(self) -> "Peers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._processes.values():
-            process.communicate()
-
-    def time_of(self, framework: str, backbone: str, num: int) -> list[float]:
-        """Seconds of ``num`` inferences; none where the framework has no such backbone."""
-        process = self._processes.get(framework)
-        if process is None or process.stdin is None or process.stdout is None:
-            return []
-        process.stdin.write(f"{backbone} {num}\n")
-        process.stdin.flush()
-        for line in process.stdout:
-            if line.startswith("ANSWER "):
-                answer = json.loads(line.removeprefix("ANSWER "))
-                if isinstance(answer, list):
-                    return answer
-                print(f"{framework} has no {backbone}: {answer}")
-                return []
-        raise RuntimeError(f"The process of {framework} ended; run peer_backbones to see why.")
-
-
-def backbone_rows(name: str, per_second: float, peers: Peers) -> list[Row]:
-    """One inference, ours and the peers' in turns; of the ceiling: what the arithmetic takes."""
-    make = BACKBONES[name]
-    folded = nnx.eval_shape(lambda: fold_module(make(channels=IMAGE[-1], rngs=nnx.Rngs(0))))
-    structure, state = nnx.split(folded)
-    state = jax.tree.map(lambda leaf: make_array(*leaf.shape) * 0.05, state)
-    image = make_array(*IMAGE)
-
-    def run(state: nnx.State, image: jax.Array) -> jax.Array:
-        return nnx.merge(structure, state)(image, is_training=False)
-
-    compiled = jax.jit(run).lower(state, image).compile(compiler_options=heavy_options())
-    jax.block_until_ready(compiled(state, image))
-    durations: dict[str, list[float]] = {"ours": []}
-    for _ in range(ROUNDS):
-        for _ in range(IN_A_ROUND):
-            started_s = time.perf_counter()
-            jax.block_until_ready(compiled(state, image))
-            durations["ours"].append(time.perf_counter() - started_s)
-        for framework in FRAMEWORKS:
-            taken = peers.time_of(framework, name, IN_A_ROUND)
-            durations.setdefault(framework, []).extend(taken)
-    timings = {who: timing_of(values) for who, values in durations.items() if values}
-    ours = timings.pop("ours")
-    work = float((compiled.cost_analysis() or {}).get("flops", 0.0))
-    row = duration_row(f"{name} {IMAGE[1]}×{IMAGE[2]}", ours, **timings)
-    row = replace(row, share_of_ceiling=work / per_second / ours.median_s)
-    others = [duration_row(f"{name}, {who}", timing) for who, timing in timings.items()]
-    return [row, *others]
+def backbone_rows(job: Job, ceiling: Subject, peers: Peers) -> list[Row]:
+    """One job, ours and the peers' in turns; of the ceiling: what the arithmetic takes."""
+    frameworks = ("pytorch",) if job.task == "training" else tuple(FRAMEWORKS)
+    ours, share, timings = time_job(
+        job, ceiling, peers, frameworks, rounds=ROUNDS[job.task], num=IN_A_ROUND[job.task]
+    )
+    name = f"{job.backbone} {job.task} {job.batch}×{job.height}×{job.width}"
+    row = replace(duration_row(name, ours, **timings), share_of_ceiling=share)
+    return [row, *(duration_row(f"{name}, {who}", timing) for who, timing in timings.items())]
 
 
 def operation_rows(
@@ -191,11 +106,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, help="the Python of an environment with the peers")
     python = parser.parse_args().peers
-    row, per_second = ceiling()
-    rows = [row]
-    with Peers(python) as peers:
-        for name in BACKBONES:
-            rows += backbone_rows(name, per_second, peers)
+    ceiling = make_product(SIDE, "float32")
+    rows = [duration_row(f"matrix product {SIDE}³", measure(ceiling.run, seconds=SECONDS))]
+    with Peers(python, tuple(FRAMEWORKS)) as peers:
+        for task, shape in (("inference", INFERENCE), ("training", TRAINING)):
+            for name in BACKBONES:
+                rows += backbone_rows(Job(task, name, *shape), ceiling, peers)
     rows += all_operation_rows()
     peered = " --peers .peers/bin/python" if python else ""
     write_results("backbones", rows, f"python -m benchmarks.bench_backbones{peered}")

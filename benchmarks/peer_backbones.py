@@ -1,13 +1,13 @@
-"""Backbones in another framework, timed on demand; run by ``bench_backbones --peers``.
+"""Backbones in another framework, timed on demand; run by ``bench_backbones`` and ``bench_gpu``.
 
 Runs in an environment of its own, with none of Charles in it::
 
     python3 -m venv .peers
-    .peers/bin/pip install tensorflow torch timm onnxruntime onnx onnxscript
+    .peers/bin/pip install --group peers
 
-Takes the framework's name (two do not live in one process). Reads lines ``BACKBONE NUM``, times
-``NUM`` inferences of a 270x480 picture at batch 1 in float32 with random parameters, and answers
-with a JSON list of seconds, or a text why it cannot.
+Takes the framework's name (two do not live in one process). Reads a :class:`Job` as JSON per line,
+times it with random parameters and pictures, and answers with a JSON list of seconds, or a text why
+it cannot. PyTorch works on the accelerator if it has one.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
@@ -19,66 +19,110 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-HEIGHT, WIDTH = 270, 480
 TIMM = {
     "Xception": "legacy_xception",
     "InceptionResNetV2": "inception_resnet_v2",
     "RegNetX-400MF": "regnetx_004",
     "RegNetY-400MF": "regnety_004",
 }
+LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 Run = Callable[[], object]
 
 
-def tensorflow(backbone: str) -> Run:
+@dataclass(frozen=True)
+class Job:
+    """What is to be timed."""
+
+    task: str
+    """``inference`` or ``training``: forward, backward and update."""
+    backbone: str
+    batch: int
+    height: int
+    width: int
+    dtype: str = "float32"
+    is_compiled: bool = False
+    """Whether PyTorch compiles what it trains."""
+
+
+def tensorflow(job: Job) -> Run:
     """Keras' own model as a ``tf.function``."""
     import tensorflow as tf
 
-    model = getattr(tf.keras.applications, backbone)(
-        weights=None, include_top=False, input_shape=(HEIGHT, WIDTH, 3)
+    shape = (job.height, job.width, 3)
+    model = getattr(tf.keras.applications, job.backbone)(
+        weights=None, include_top=False, input_shape=shape
     )
-    image = tf.constant(np.random.default_rng(0).uniform(-1, 1, (1, HEIGHT, WIDTH, 3)), tf.float32)
+    image = tf.constant(np.random.default_rng(0).uniform(-1, 1, (job.batch, *shape)), tf.float32)
     predict = tf.function(lambda x: model(x, training=False))
     return lambda: predict(image).numpy()
 
 
-def _timm(backbone: str) -> tuple[Any, Any]:
+def _timm(job: Job) -> tuple[Any, Any]:
     import timm
     import torch
 
-    model = timm.create_model(TIMM[backbone], num_classes=0, global_pool="").eval()
-    image = torch.randn(1, 3, HEIGHT, WIDTH)
-    return model, image
+    model = timm.create_model(TIMM[job.backbone], num_classes=0, global_pool="").eval()
+    return model, torch.randn(job.batch, 3, job.height, job.width)
 
 
-def pytorch(backbone: str) -> Run:
-    """timm's model, channels last, traced and frozen (which folds normalisations)."""
+def pytorch(job: Job) -> Run:
+    """timm's model, channels last."""
     import torch
 
-    model, image = _timm(backbone)
-    model = model.to(memory_format=torch.channels_last)
-    image = image.to(memory_format=torch.channels_last)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, image = (
+        each.to(device=device, memory_format=torch.channels_last) for each in _timm(job)
+    )
+    return (_train if job.task == "training" else _infer)(job, model, image)
+
+
+def _infer(job: Job, model: Any, image: Any) -> Run:
+    """Traced and frozen, which folds normalisations."""
+    import torch
+
     with torch.inference_mode():
         predict = torch.jit.optimize_for_inference(torch.jit.trace(model, image))
 
     def run() -> object:
         with torch.inference_mode():
-            return predict(image)
+            return predict(image).cpu()
 
     return run
 
 
-def onnxruntime(backbone: str) -> Run:
+def _train(job: Job, model: Any, image: Any) -> Run:
+    """The mean square of the features, its gradient and an update with momentum."""
+    import torch
+
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    forward = torch.compile(model) if job.is_compiled else model
+    is_narrow = job.dtype != "float32"
+
+    def run() -> object:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=is_narrow):
+            loss = forward(image).float().square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return run
+
+
+def onnxruntime(job: Job) -> Run:
     """timm's model exported to ONNX."""
     import onnxruntime as ort
     import torch
 
-    model, image = _timm(backbone)
+    model, image = _timm(job)
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/model.onnx"
         torch.onnx.export(model, (image,), path, dynamo=False)
@@ -87,21 +131,41 @@ def onnxruntime(backbone: str) -> Run:
     return lambda: session.run(None, {name: picture})
 
 
-FRAMEWORKS = {"tensorflow": tensorflow, "pytorch": pytorch, "onnxruntime": onnxruntime}
+def openvino(job: Job, **options: str) -> Run:
+    """timm's model in OpenVINO, which chooses its precision."""
+    import openvino as ov
+
+    model, image = _timm(job)
+    converted = ov.convert_model(model, example_input=image, input=[tuple(image.shape)])
+    compiled = ov.compile_model(converted, "CPU", {"PERFORMANCE_HINT": "LATENCY", **options})
+    picture = image.numpy()
+    return lambda: compiled(picture)
+
+
+def openvino_float32(job: Job) -> Run:
+    """As :func:`openvino`, in float32 whatever the processor has."""
+    return openvino(job, INFERENCE_PRECISION_HINT="f32")
+
+
+FRAMEWORKS: dict[str, Callable[[Job], Run]] = {
+    each.__name__: each for each in (tensorflow, pytorch, onnxruntime, openvino, openvino_float32)
+}
 
 
 @cache
-def prepare(framework: str, backbone: str) -> Run:
-    """A function that runs one inference, warmed up."""
-    run = FRAMEWORKS[framework](backbone)
+def prepare(framework: str, job: Job) -> Run:
+    """A function that does the job once, warmed up."""
+    if job.task == "training" and framework != "pytorch":
+        raise ValueError(f"{framework} is measured in inference only")
+    run = FRAMEWORKS[framework](job)
     for _ in range(3):
         run()
     return run
 
 
-def time_of(framework: str, backbone: str, num: int) -> list[float]:
-    """Seconds of each of ``num`` inferences."""
-    run = prepare(framework, backbone)
+def time_of(framework: str, job: Job, num: int) -> list[float]:
+    """Seconds of each of ``num`` times."""
+    run = prepare(framework, job)
     durations = []
     for _ in range(num):
         started_s = time.perf_counter()
@@ -113,9 +177,10 @@ def time_of(framework: str, backbone: str, num: int) -> list[float]:
 def main() -> None:
     """Answer until there are no more lines."""
     for line in sys.stdin:
-        backbone, num = line.split()
+        request = json.loads(line)
+        num = request.pop("num")
         try:
-            answer: object = time_of(sys.argv[1], backbone, int(num))
+            answer: object = time_of(sys.argv[1], Job(**request), num)
         except Exception as error:  # whatever a framework raises, the others go on
             answer = f"{type(error).__name__}: {str(error)[:200]}"
         print("ANSWER " + json.dumps(answer), flush=True)

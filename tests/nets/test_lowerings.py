@@ -68,7 +68,7 @@ def test_dense_convolution(channels, size, stride, padding):
     )
 
 
-@pytest.mark.parametrize(("width", "groups"), [(8, 10), (16, 3), (64, 2), (2, 24)])
+@pytest.mark.parametrize(("width", "groups"), [(8, 10), (8, 13), (16, 3), (64, 2), (2, 24)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_grouped_convolution_in_parts(width, groups, stride):
     channels = width * groups
@@ -162,6 +162,14 @@ def test_a_settled_array_is_the_same_with_the_same_gradient():
     np.testing.assert_array_equal(jax.jit(settle)(x), x)
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(settle(x) * jnp.arange(4))))(x)
     np.testing.assert_array_equal(gradient, jnp.broadcast_to(jnp.arange(4.0), x.shape))
+
+
+@pytest.mark.usefixtures("optimised")
+def test_settling_copies_nothing():
+    run = jax.jit(lambda x, kernel: settle(jax.nn.relu(x @ kernel)) @ kernel)
+    text = run.lower(random(64, 32), random(32, 32)).compile().as_text()
+    assert " while(" in text
+    assert " copy(" not in text
 
 
 @pytest.mark.usefixtures("optimised")

@@ -22,10 +22,10 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-_PART_WIDTH = 48
-"""Most channels of a part that groups narrower than it are joined to; wider ones stay alone."""
+_PART_WIDTH = 32
+"""About as many channels has a part that narrow groups are joined to; wider ones stay alone."""
 
-_XLA_STRIDES = range(8, 129)
+_XLA_STRIDES = range(1, 129)
 """Channels for which XLA's own strided convolution is faster than gathering windows."""
 
 
@@ -63,10 +63,12 @@ def convolve(x: Array, kernel: Array, *, stride: int, padding: Padding, groups: 
     if not _is_on_cpu():
         return convolve_by_xla(x, kernel, stride, pads, groups)
     if groups > 1:
-        return convolve_in_parts(x, kernel, stride, pads, groups)
-    if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
-        return x[:, ::stride, ::stride] @ kernel[0, 0]
-    return convolve_densely(x, kernel, stride, pads)
+        y = convolve_in_parts(x, kernel, stride, pads, groups)
+    elif kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
+        y = x[:, ::stride, ::stride] @ kernel[0, 0]
+    else:
+        y = convolve_densely(x, kernel, stride, pads)
+    return _settle_gradient(y)
 
 
 def convolve_depthwise(x: Array, kernel: Array, *, padding: Padding) -> Array:
@@ -80,14 +82,14 @@ def convolve_depthwise(x: Array, kernel: Array, *, padding: Padding) -> Array:
     pads = find_pads(x.shape[1:3], kernel.shape[:2], 1, padding)
     if not _is_on_cpu():
         return convolve_by_xla(x, kernel.transpose(0, 1, 3, 2), 1, pads, x.shape[-1])
-    return convolve_by_shifts(x, kernel, pads)
+    return _settle_gradient(convolve_by_shifts(x, kernel, pads))
 
 
 def max_pool(x: Array, *, padding: Padding, size: int = 3, stride: int = 2) -> Array:
     """Maxima of windows ``[B, H, W, C]``; padding never wins."""
     pads = find_pads(x.shape[1:3], (size, size), stride, padding)
     pool = max_pool_by_axis if _is_on_cpu() else max_pool_by_xla
-    return pool(settle(x), size, stride, pads)
+    return pool(x, size, stride, pads)
 
 
 def average_pool(x: Array, *, size: int = 3) -> Array:
@@ -107,12 +109,26 @@ def settle(x: Array) -> Array:
 
     What several places of a window or several later sums read, XLA's fusion there computes again
     for each: a chain of residual sums from its start. It removes ``lax.optimization_barrier``
-    before it fuses, and does not look into a condition; this one always holds.
+    before it fuses, and does not look into a loop; this one never runs, and works in place.
     """
-    if not _is_on_cpu():
-        return x
-    holds = x[(0,) * x.ndim] >= -jnp.inf
-    return lax.cond(holds, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
+    return _settle(x) if _is_on_cpu() else x
+
+
+@jax.custom_vjp
+def _settle(x: Array) -> Array:
+    return lax.while_loop(lambda x: x[(0,) * x.ndim] < -jnp.inf, jnp.negative, x)
+
+
+_settle.defvjp(lambda x: (_settle(x), None), lambda _, gradient: (gradient,))
+
+
+@jax.custom_vjp
+def _settle_gradient(x: Array) -> Array:
+    """``x`` as it is; its gradient, which several products read, is computed once."""
+    return x
+
+
+_settle_gradient.defvjp(lambda x: (x, None), lambda _, gradient: (_settle(gradient),))
 
 
 def convolve_by_xla(x: Array, kernel: Array, stride: int, pads: Pads, groups: int = 1) -> Array:
@@ -132,24 +148,28 @@ def convolve_in_parts(x: Array, kernel: Array, stride: int, pads: Pads, groups: 
 
     Groups that are narrow are joined: a part's kernel then has zeros between its groups.
     """
-    width, features = x.shape[-1] // groups, kernel.shape[-1] // groups
-    fits = [n for n in range(1, groups + 1) if groups % n == 0 and n * width <= _PART_WIDTH]
-    joined = max(fits, default=1)
-    num_parts = groups // joined
-    kernels = _join_groups(kernel, num_parts, joined, features)
-    inputs = jnp.split(x, num_parts, axis=-1)
-    parts = [convolve_densely(x, kernels[i], stride, pads) for i, x in enumerate(inputs)]
+    width = x.shape[-1] // groups
+    num_parts = min(groups, max(1, round(x.shape[-1] / _PART_WIDTH)))
+    ends = [groups * (part + 1) // num_parts for part in range(num_parts)]
+    sizes = np.diff(ends, prepend=0).tolist()
+    inputs = jnp.split(x, [end * width for end in ends[:-1]], axis=-1)
+    kernels = jnp.split(kernel, [end * (kernel.shape[-1] // groups) for end in ends[:-1]], axis=-1)
+    parts = [
+        convolve_densely(x, _join_groups(kernel, joined), stride, pads)
+        for x, kernel, joined in zip(inputs, kernels, sizes, strict=True)
+    ]
     return jnp.concatenate(parts, axis=-1)
 
 
-def _join_groups(kernel: Array, num_parts: int, joined: int, features: int) -> Array:
-    """Kernels ``[num_parts, kh, kw, joined * width, joined * features]``, zero between groups."""
-    height, width, channels, _ = kernel.shape
-    split = kernel.reshape(height, width, channels, num_parts, joined, features)
+def _join_groups(kernel: Array, joined: int) -> Array:
+    """One kernel ``[kh, kw, joined * width, O]`` for all groups, zero between them."""
+    height, width, channels, features = kernel.shape
+    split = kernel.reshape(height, width, channels, joined, features // joined)
     same = jnp.eye(joined, dtype=kernel.dtype)
-    # h w: place, c: channel in its group, p: part, j: group of the output, i: of the input.
-    blocks = jnp.einsum("hwcpjf,ij->phwicjf", split, same)
-    return blocks.reshape(num_parts, height, width, joined * channels, joined * features)
+    # h w: place, c: channel in its group, j: group of the output, i: of the input.
+    return jnp.einsum("hwcjf,ij->hwicjf", split, same).reshape(
+        height, width, joined * channels, features
+    )
 
 
 def _forward_densely(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
@@ -269,6 +289,7 @@ def _windows(
     """
     if any(map(any, pads)):
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=filler)
+    x = settle(x)
     strides = rows or stride, columns or stride
     height, width = (
         (n - k) // step * step + 1 for n, k, step in zip(x.shape[1:3], size, strides, strict=True)
