@@ -104,15 +104,23 @@ _JOINT_SET_SLOTS = 320
 def of_model(name: str, spec: ModelSpec) -> TrainConfig:
     """The documented system with a documented model.
 
-    Frames are shown whole at 480x270, the past is 60 instants long, and Adam's rate is 0.001.
+    Frames are shown whole at 480x270, the past is 60 instants long, and Adam's rate is 0.001. Line
+    0012, which is ours, is shown and trained as the compact driver is.
     """
+    frame = FrameConfig(num_frames=spec.frames, frame_stride=spec.frame_stride)
+    if spec.neck:
+        return TrainConfig(
+            frame=frame,
+            data=DataConfig(history_length=spec.history_length),
+            network=NetworkConfig(model=name),
+        )
     outputs = tuple(_documented_output(each, spec) for each in spec.outputs)
     share = 32 if spec.balancing == "v2" else 16  # v2 takes a whole batch for every output
     is_joint = spec.balancing == "v1"
     return TrainConfig(
         batch_size=share * len(outputs),
         outputs=outputs,
-        frame=FrameConfig(num_frames=spec.frames, frame_stride=spec.frame_stride),
+        frame=frame,
         data=DataConfig(
             history_length=HISTORY_LENGTH,
             slots_per_collector=_JOINT_SET_SLOTS if is_joint else DataConfig.slots_per_collector,
