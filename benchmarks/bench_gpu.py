@@ -1,4 +1,4 @@
-"""Training steps of the large backbones on an accelerator, in bfloat16.
+r"""Training steps of the large backbones on an accelerator, in bfloat16.
 
 First what the machine can do at all (a matrix product in bfloat16), then samples per second of each
 backbone at 270 x 480, and the share of that product's rate. Where PyTorch and timm are importable
@@ -7,7 +7,8 @@ channels-last, bfloat16, compiled::
 
     python -m benchmarks.bench_gpu
     python -m benchmarks.bench_gpu --peers .peers/bin/python
-    JAX_PLATFORMS=cpu python -m benchmarks.bench_gpu --batch-sizes 2 --height 75 --width 80 --trial
+    JAX_PLATFORMS=cpu python -m benchmarks.bench_gpu --backbones Xception \
+        --batch-sizes 2 --height 75 --width 80 --trial
 """
 
 import argparse
@@ -73,6 +74,7 @@ def read_arguments() -> argparse.Namespace:
     """What is asked for on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, default=Path(sys.executable))
+    parser.add_argument("--backbones", nargs="+", default=NAMES)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 256])
     parser.add_argument("--height", type=int, default=270)
     parser.add_argument("--width", type=int, default=480)
@@ -88,11 +90,11 @@ def main() -> None:
     rows = [duration_row(f"matrix product {side}³, bfloat16", measure(ceiling.run))]
     python = asked.peers if has_pytorch(asked.peers) else None
     with Peers(python, ("pytorch",)) as peers:
-        for name in NAMES:
+        for name in asked.backbones:
             for batch in asked.batch_sizes:
                 job = Job("training", name, batch, asked.height, asked.width, "bfloat16", True)
                 rows += training_rows(job, ceiling, peers)
-                print(format_table(rows[-2:]), flush=True)
+                print(format_table(rows[1:]), flush=True)
     device = jax.devices()[0].device_kind
     if asked.trial:
         print(device, machine_info())
