@@ -12,7 +12,7 @@ SHAPE = (3, 3, 64, 96)
 
 
 def draw(seed=0):
-    return Draws([seed]).params()
+    return Draws(jax.random.key(seed)).params()
 
 
 @pytest.mark.parametrize(
@@ -46,20 +46,23 @@ def test_an_orthogonal_matrix_keeps_lengths(shape):
 
 
 def test_each_parameter_has_numbers_of_its_own_and_a_seed_always_the_same():
-    first, second = Draws([3]), Draws([3])
+    first, second = (Draws(jax.random.key(3)) for _ in range(2))
     one, two, again = (normal(each.params(), (50,)) for each in (first, first, second))
     assert np.all(one != two)
     np.testing.assert_array_equal(one, again)
-    assert np.all(normal(Draws([4]).params(), (50,)) != one)
+    assert np.all(normal(Draws(jax.random.key(4)).params(), (50,)) != one)
 
 
-def test_without_a_seed_there_are_shapes_alone():
-    shape = jax.eval_shape(lambda: glorot_uniform(Draws(None).params(), SHAPE))
-    assert shape.shape == SHAPE
+@pytest.mark.parametrize("initializer", [normal, scaled(2.0), glorot_uniform, orthogonal])
+def test_under_a_trace_there_are_draws_of_the_same_kind(initializer):
+    shape = (32, 64)
+    traced = np.asarray(jax.jit(lambda key: initializer(key, shape))(jax.random.key(0)))
+    host = np.asarray(initializer(jax.random.key(0), shape))
+    assert traced.std() == pytest.approx(host.std(), rel=0.1)
+    assert traced.dtype == host.dtype
 
 
-def test_a_key_of_flax_streams_will_do_unless_it_is_traced():
-    one, two = (normal(jax.random.key(seed), (50,)) for seed in (0, 1))
-    assert np.all(one != two)
-    with pytest.raises(jax.errors.TracerArrayConversionError):
-        jax.jit(lambda key: normal(key, (50,)))(jax.random.key(0))
+def test_shapes_alone_cost_nothing():
+    huge = (1 << 20, 1 << 20)
+    shape = jax.eval_shape(lambda: glorot_uniform(Draws(jax.random.key(0)).params(), huge))
+    assert shape.shape == huge

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from charles.errors import ConfigError
 from charles.models import Memory, find_model
 from charles.nets import zoo
 from charles.nets.driver import make_network
 from charles.nets.functional import AUXILIARY, functionalize
-from charles.nets.initial import Draws
 from charles.nets.recall import Recall
 from charles.network_config import NetworkConfig
 from charles.outputs import make_output
@@ -52,7 +52,7 @@ def moved(tree, seed=5):
 
 @pytest.fixture(scope="module")
 def recall():
-    return Recall(Memory(), PICTURES - 1, {"steering": 1}, rngs=Draws([0]))  # type: ignore
+    return Recall(Memory(), PICTURES - 1, {"steering": 1}, rngs=nnx.Rngs(0))
 
 
 def pictures_of(*seeds):

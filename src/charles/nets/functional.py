@@ -31,7 +31,7 @@ class NetworkModule(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A network as pure functions; all but ``init`` can be jitted, differentiated and mapped."""
 
@@ -97,7 +97,7 @@ def functionalize(
         return _Skeleton.of(lambda rngs: fold_module(make_module(rngs)))
 
     def init(seed: int) -> Variables:
-        return _variables_of(make_module(_as_rngs(Draws([seed]))))
+        return _variables_of(make_module(_as_rngs(jax.random.key(seed))))
 
     def forward(
         variables: Variables, batch: Batch, *, is_training: bool, key: Array | None = None
@@ -126,11 +126,11 @@ def functionalize(
 
 def abstract_module(make_module: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
     """The module with shapes and types in place of arrays; nothing is allocated."""
-    return nnx.eval_shape(lambda: make_module(_as_rngs(Draws(None))))
+    return nnx.eval_shape(lambda: make_module(_as_rngs(jax.random.key(0))))
 
 
-def _as_rngs(draws: Draws) -> nnx.Rngs:
-    return cast(nnx.Rngs, draws)
+def _as_rngs(key: Array) -> nnx.Rngs:
+    return cast(nnx.Rngs, Draws(key))
 
 
 @dataclass(frozen=True)
