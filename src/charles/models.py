@@ -157,8 +157,12 @@ class ModelSpec:
         )
 
 
+_LEAST_WIDTH = 4
+"""Of a narrow model's dense layers: fewer rectified units are soon all at rest."""
+
+
 def _narrow(widths: tuple[int, ...], width: float) -> tuple[int, ...]:
-    return tuple(max(1, round(each * width)) for each in widths)
+    return tuple(max(min(each, _LEAST_WIDTH), round(each * width)) for each in widths)
 
 
 _THREE = ("acceleration", "braking", "steering")

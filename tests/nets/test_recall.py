@@ -1,6 +1,7 @@
 """Line 0012: the memory speaks of change alone, and learns nothing but change."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from charles.sample import SampleSpec
 APART, TOGETHER, BLIND = (f"model_0012_regnet_v{number}" for number in (3, 2, 1))
 CONTROLS = ("acceleration_braking", "steering")
 PICTURES = 4
+KEY = jax.random.key(0)
 
 
 def make_model(name, **memory):
@@ -70,16 +72,22 @@ def test_the_order_of_the_pictures_is_told_apart(recall):
     assert not np.allclose(in_order, swapped, atol=1e-3)
 
 
+def predict(network, variables, batch, key=None):
+    """Compiled: one by one its operations take a minute."""
+    run = jax.jit(partial(network.forward, is_training=key is not None))
+    return run(variables, batch, key=key)[0]
+
+
 def gradient_of(network, variables, batch, names):
     """Of a sum over these predictions in training mode, by part."""
 
     def total(params):
         predictions, _ = network.forward(
-            variables | {"params": params}, batch, is_training=True, key=jax.random.key(0)
+            variables | {"params": params}, batch, is_training=True, key=KEY
         )
         return sum(jnp.sum(value * value) for name, value in predictions.items() if name in names)
 
-    grads = jax.grad(total)(variables["params"])
+    grads = jax.jit(jax.grad(total))(variables["params"])
     parts = {name: jax.tree.leaves(part) for name, part in grads.items()}
     return {name: any(bool(np.any(leaf != 0)) for leaf in part) for name, part in parts.items()}
 
@@ -99,8 +107,7 @@ def test_a_memory_that_is_not_apart_learns_what_all_learn():
     network = make_model(TOGETHER)
     variables = moved(network.init(0))
     assert all(gradient_of(network, variables, make_batch(), CONTROLS).values())
-    predictions, _ = network.forward(variables, make_batch(), is_training=True)
-    assert set(predictions) == set(CONTROLS)
+    assert set(predict(network, variables, make_batch(), KEY)) == set(CONTROLS)
 
 
 def test_what_the_memory_learns_is_the_change_since_its_oldest_picture():
@@ -108,9 +115,7 @@ def test_what_the_memory_learns_is_the_change_since_its_oldest_picture():
     variables, batch = network.init(0), make_batch()
     later = batch | {"history": batch["history"].copy()}
     later["history"][:, -30, :2] += 0.25  # the row of the oldest picture
-    before, after = (
-        network.forward(variables, each, is_training=True)[0] for each in (batch, later)
-    )
+    before, after = (predict(network, variables, each, KEY) for each in (batch, later))
     for name in CONTROLS:
         np.testing.assert_allclose(
             after[AUXILIARY + name], before[AUXILIARY + name] + 0.25, atol=1e-6
@@ -122,12 +127,12 @@ def test_nothing_of_the_past_but_pictures_moves_a_prediction():
     network = make_model(APART)
     variables, batch = moved(network.init(0)), make_batch()
     other = batch | {"history": -batch["history"]}
-    one, two = (network.forward(variables, each, is_training=False)[0] for each in (batch, other))
+    one, two = (predict(network, variables, each) for each in (batch, other))
     assert set(one) == set(CONTROLS)
     jax.tree.map(np.testing.assert_array_equal, one, two)
     seen = batch | {"image": batch["image"].copy()}
     seen["image"][..., :3] *= -1  # the oldest picture
-    three, _ = network.forward(variables, seen, is_training=False)
+    three = predict(network, variables, seen)
     assert all(np.all(three[name] != one[name]) for name in CONTROLS)
 
 
@@ -136,12 +141,11 @@ def test_a_hidden_memory_tells_nothing_while_training_and_all_when_driving():
     variables, batch = moved(network.init(0)), make_batch()
     still = batch | {"image": np.tile(batch["image"][..., -3:], PICTURES)}
 
-    def predict(batch, is_training):
-        key = jax.random.key(0) if is_training else None
-        return network.forward(variables, batch, is_training=is_training, key=key)[0]["steering"]
+    def steer(batch, key=None):
+        return predict(network, variables, batch, key)["steering"]
 
-    np.testing.assert_array_equal(predict(batch, True), predict(still, True))
-    assert np.all(predict(batch, False) != predict(still, False))
+    np.testing.assert_array_equal(steer(batch, KEY), steer(still, KEY))
+    assert np.all(steer(batch) != steer(still))
 
 
 def test_any_size_of_picture_has_the_same_parameters():
@@ -149,8 +153,8 @@ def test_any_size_of_picture_has_the_same_parameters():
     variables = network.init(0)
     for height, width in ((36, 64), (90, 160)):
         batch = make_batch(height=height, width=width, pictures=1)
-        predictions, _ = network.forward(variables, batch, is_training=False)
-        assert all(np.all(np.isfinite(value)) for value in predictions.values())
+        predictions = predict(network, variables, batch).values()
+        assert all(np.all(np.isfinite(value)) for value in predictions)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_a_model_of_the_past_alone_is_moved_by_the_past_alone():
     moved = predict(base | {"history": other["history"]})
     for name in CONTROLS:
         np.testing.assert_array_equal(same[name], predict(base)[name])
-        assert np.all(moved[name] != predict(base)[name])
+        assert np.any(moved[name] != predict(base)[name])  # a narrow head may rest at 0
 
 
 def small_model(spec: ModelSpec, frozen=()):
