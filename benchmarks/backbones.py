@@ -5,7 +5,6 @@ What ``bench_backbones`` (a CPU) and ``bench_gpu`` share.
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,21 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from benchmarks.harness import Timing, timing_of
-from benchmarks.peer_backbones import LEARNING_RATE, MOMENTUM, Job
+from benchmarks.peer_backbones import LEARNING_RATE, MOMENTUM, Job, time_each
 from flax import nnx
 
-from charles.nets.inception_resnet_v2 import InceptionResNetV2
+from charles.nets import backbones
 from charles.nets.layers import fold_module
 from charles.nets.lowerings import heavy_options
-from charles.nets.regnet import DESIGNS, RegNet
-from charles.nets.xception import Xception
 
-BACKBONES = {
-    "Xception": Xception,
-    "InceptionResNetV2": InceptionResNetV2,
-    "RegNetX-400MF": partial(RegNet, design=DESIGNS["regnetx_004"]),
-    "RegNetY-400MF": partial(RegNet, design=DESIGNS["regnety_004"]),
+NAMES = {
+    "Xception": "xception",
+    "InceptionResNetV2": "inceptionresnetv2",
+    "RegNetX-400MF": "regnetx_004",
+    "RegNetY-400MF": "regnety_004",
 }
+"""Ours by the names that they have in the tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +52,13 @@ def make_subject(job: Job) -> Subject:
     return (_make_training if job.task == "training" else _make_inference)(job)
 
 
+def _maker_of(job: Job) -> Callable[..., Any]:
+    return backbones.BACKBONES[NAMES[job.backbone]].make
+
+
 def _make_inference(job: Job) -> Subject:
     """The feature maps with folded normalisation and random parameters."""
-    make = BACKBONES[job.backbone]
+    make = _maker_of(job)
     folded = nnx.eval_shape(lambda: fold_module(make(channels=3, rngs=nnx.Rngs(0))))
     structure, state = nnx.split(folded)
     state = jax.tree.map(lambda leaf: make_array(*leaf.shape) * 0.05, state)
@@ -74,7 +76,7 @@ def _make_inference(job: Job) -> Subject:
 
 def _make_training(job: Job) -> Subject:
     """The mean square of the features, its gradient and an update with momentum."""
-    module = BACKBONES[job.backbone](channels=3, rngs=nnx.Rngs(0))
+    module = _maker_of(job)(channels=3, rngs=nnx.Rngs(0))
     structure, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
     optimizer = optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
     image = make_array(job.batch, job.height, job.width, 3).astype(job.dtype)
@@ -150,16 +152,6 @@ class Peers:
                 print(f"{framework} cannot do {job}: {answer}")
                 return []
         raise RuntimeError(f"The process of {framework} ended; run peer_backbones to see why.")
-
-
-def time_each(run: Callable[[], object], num: int) -> list[float]:
-    """Seconds of each of ``num`` calls."""
-    durations = []
-    for _ in range(num):
-        started_s = time.perf_counter()
-        run()
-        durations.append(time.perf_counter() - started_s)
-    return durations
 
 
 def take_turns(

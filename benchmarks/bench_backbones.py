@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from benchmarks.backbones import BACKBONES, Peers, Subject, make_array, make_product, time_job
+from benchmarks.backbones import NAMES, Peers, Subject, make_array, make_product, time_job
 from benchmarks.harness import Row, Timing, duration_row, measure, write_results
 from benchmarks.peer_backbones import FRAMEWORKS, Job
 
@@ -110,7 +110,7 @@ def main() -> None:
     rows = [duration_row(f"matrix product {SIDE}³", measure(ceiling.run, seconds=SECONDS))]
     with Peers(python, tuple(FRAMEWORKS)) as peers:
         for task, shape in (("inference", INFERENCE), ("training", TRAINING)):
-            for name in BACKBONES:
+            for name in NAMES:
                 rows += backbone_rows(Job(task, name, *shape), ceiling, peers)
     rows += all_operation_rows()
     peered = " --peers .peers/bin/python" if python else ""

@@ -163,9 +163,8 @@ def prepare(framework: str, job: Job) -> Run:
     return run
 
 
-def time_of(framework: str, job: Job, num: int) -> list[float]:
-    """Seconds of each of ``num`` times."""
-    run = prepare(framework, job)
+def time_each(run: Run, num: int) -> list[float]:
+    """Seconds of each of ``num`` calls."""
     durations = []
     for _ in range(num):
         started_s = time.perf_counter()
@@ -180,7 +179,7 @@ def main() -> None:
         request = json.loads(line)
         num = request.pop("num")
         try:
-            answer: object = time_of(sys.argv[1], Job(**request), num)
+            answer: object = time_each(prepare(sys.argv[1], Job(**request)), num)
         except Exception as error:  # whatever a framework raises, the others go on
             answer = f"{type(error).__name__}: {str(error)[:200]}"
         print("ANSWER " + json.dumps(answer), flush=True)

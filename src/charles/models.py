@@ -1,4 +1,4 @@
-"""The documented models as data: 32 versions of the lines 0001 to 0011, one specification each.
+"""The models as data: 32 documented versions of the lines 0001 to 0011, and line 0012, ours.
 
 A specification says how a network is wired and how it was trained; :mod:`charles.nets.zoo` builds
 it, :mod:`charles.presets` makes a run of it. All hidden layers are rectified and have a bias;
@@ -272,7 +272,7 @@ MODELS: dict[str, ModelSpec] = {
     "model_0012_regnet_v2": replace(_RECALL, memory=Memory(is_apart=False)),
     "model_0012_regnet_v3": replace(_RECALL, memory=Memory()),
 }
-"""All documented models by name."""
+"""All of them by name."""
 
 
 def find_model(name: str) -> ModelSpec:

@@ -34,16 +34,19 @@ _LEAST_POSITIONS = 100
 """Output positions of a sample from which :func:`chunked_kernel_gradient` is the faster one."""
 
 
-def convolve(x: Array, kernel: Array, stride: int) -> Array:
+def convolve(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
     """Convolution with zero padding: ``[B, H, W, C]`` to ``[B, ceil(H / stride), ..., O]``.
 
-    The gradient by the kernel is :func:`kernel_gradient`'s.
+    The gradient by the kernel is :func:`kernel_gradient`'s, or that of the lowerings for groups.
 
     Args:
         x: float ``[B, H, W, C]``.
-        kernel: float ``[k, k, C, O]``, ``k`` odd.
+        kernel: float ``[k, k, C / groups, O]``, ``k`` odd.
         stride: 1 or more.
+        groups: Equal groups of channels that do not see each other.
     """
+    if groups > 1:
+        return lowerings.convolve(x, kernel, stride=stride, padding="CENTRED", groups=groups)
     return _convolve(x, kernel, stride)
 
 
@@ -199,10 +202,7 @@ class StandardConv(nnx.Module):
         variance = jnp.var(kernel, axis=(0, 1, 2))
         scale = self.gain[...] * jax.lax.rsqrt(jnp.maximum(variance * fan_in, 1e-4))
         kernel = ((kernel - jnp.mean(kernel, axis=(0, 1, 2))) * scale).astype(x.dtype)
-        inputs = jnp.split(x, self.groups, axis=-1)
-        kernels = jnp.split(kernel, self.groups, axis=-1)
-        parts = [convolve(*each, self.stride) for each in zip(inputs, kernels, strict=True)]
-        return jnp.concatenate(parts, axis=-1) + self.bias[...].astype(x.dtype)
+        return convolve(x, kernel, self.stride, self.groups) + self.bias[...].astype(x.dtype)
 
 
 class Residual(nnx.Module):
