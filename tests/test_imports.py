@@ -19,13 +19,14 @@ WITHOUT_JAX = ("charles", "charles.collector", "charles.data", "charles.io", "ch
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 
 FOUNDATION = {
-    "errors", "config", "network_config", "training_config", "models",
+    "errors", "config", "game_config", "network_config", "training_config", "models",
     "presets", "sample", "timing", "outputs",
 }  # fmt: skip
 
 MAY_IMPORT = {
     "errors": set(),
     "config": FOUNDATION,
+    "game_config": FOUNDATION,
     "network_config": FOUNDATION,
     "training_config": FOUNDATION,
     "models": FOUNDATION,
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "data": FOUNDATION,
     "nets": FOUNDATION,
     "io": FOUNDATION | {"town"},
-    "town": {"errors", "config", "sample", "timing"},
+    "town": {"errors", "config", "game_config", "sample", "timing"},
     "state": FOUNDATION | {"nets", "data"},
     "optim": FOUNDATION | {"nets", "state"},
     "train_step": FOUNDATION | {"nets", "state", "optim"},

@@ -8,6 +8,7 @@
     ├── GameError              a game cannot be reached or does not do what it must
     │   └── GameProtocolError  a game sent something that its protocol does not allow
     ├── PadError               a gamepad cannot be made or driven
+    ├── CaptureError           a screen, window or recording cannot be captured
     ├── SharedMemoryError      a block is missing, foreign, or does not fit
     ├── StorageError           the disk copy of the samples cannot be written or read
     ├── CheckpointError        a checkpoint is missing, truncated or of another network
@@ -45,6 +46,10 @@ class GameProtocolError(GameError):
 
 class PadError(CharlesError):
     """A gamepad cannot be made or driven."""
+
+
+class CaptureError(CharlesError):
+    """A screen, window or recording cannot be captured."""
 
 
 class SharedMemoryError(CharlesError):

@@ -1,0 +1,1 @@
+"""Pictures of a game that does not hand them out: screens, windows, recordings."""

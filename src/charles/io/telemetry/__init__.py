@@ -1,0 +1,1 @@
+"""What games tell about themselves beside their pictures: one file per protocol."""
