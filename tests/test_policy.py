@@ -96,25 +96,30 @@ def test_twenty_swaps_change_the_prediction_and_compile_nothing(policy):
     ],
 )
 def test_wrong_parameters_are_refused_with_the_reason(policy, change, reason):
-    assert reason in policy.check(changed(policy, change), recent=())
+    with pytest.raises(CheckpointError, match=reason):
+        policy.admit(changed(policy, change))
 
 
 def test_parameters_of_another_structure_are_refused_by_name(policy):
     variables = changed(policy, lambda leaf: leaf)
     variables["params"]["extra"] = {"kernel": np.zeros(3, np.float32)}
-    assert "['extra']" in policy.check(variables, recent=())
+    with pytest.raises(CheckpointError, match=r"\['extra'\]"):
+        policy.admit(variables)
 
 
 def test_parameters_that_predict_no_number_on_recent_frames_are_refused(policy):
     huge = changed(policy, lambda leaf: np.full(leaf.shape, 3e38, leaf.dtype))
     inputs = blank_inputs(policy.spec)
     inputs["pixels"][:] = 200
-    assert policy.check(huge, recent=()) == ""
-    assert "shadow prediction" in policy.check(huge, recent=(inputs,))
+    policy.admit(huge)
+    with pytest.raises(CheckpointError, match="shadow prediction"):
+        policy.admit(huge, (inputs,))
 
 
 def test_good_parameters_pass(policy):
-    assert policy.check(changed(policy, lambda leaf: leaf), (blank_inputs(policy.spec),)) == ""
+    inputs = blank_inputs(policy.spec)
+    placed = policy.admit(changed(policy, lambda leaf: leaf), (inputs,))
+    assert policy.predict(inputs, placed) == policy.predict(inputs)
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):

@@ -307,6 +307,9 @@ class CollectOptions:
     """A PNG of how balanced the samples are that were kept, written every minute and at the end."""
 
 
+BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlayOptions:
     """What ``charles-play`` is told; everything else comes from the server, or from the run."""
@@ -314,6 +317,10 @@ class PlayOptions:
     server: ServerConfig = field(default_factory=ServerConfig)
     checkpoint: Path | None = None
     """A run's directory, to drive with what it holds instead of looking for a server."""
+    backend: BackendName = "jax"
+    """What computes the predictions: JAX, or ONNX Runtime or OpenVINO, which are faster with large
+    backbones on a CPU; in bfloat16 OpenVINO is twice as fast where the processor has it, and
+    predictions differ in the third digit."""
     seed: int = 100_000
     """World to drive in, for games that generate one."""
     weather: Weather | None = None

@@ -371,7 +371,7 @@ def _play_run(
     link: Link | None,
 ) -> PlayReport | None:
     """Compile, wait for parameters, drive; until it is over or the server trains another run."""
-    policy = Policy(run.config)
+    policy = Policy(run.config, backend=options.backend)
     policy.warm_up()
 
     def is_left() -> bool:

@@ -10,23 +10,20 @@ never compiles anything again.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
+from charles.backends.backend import Placed, make_backend
 from charles.checkpoint import Checkpoints
-from charles.config import TrainConfig
+from charles.config import BackendName, TrainConfig
 from charles.errors import CheckpointError, require
 from charles.intake import sample_spec
 from charles.nets.driver import make_network
+from charles.nets.functional import Variables
 from charles.nets.precision import compute_dtype
 from charles.observer import Inputs, blank_inputs
 from charles.outputs import OutputConfig, make_output
-from charles.train_step import make_predict
-
-Variables = Any
-"""A network's parameters and statistics, a tree of arrays."""
 
 
 class Policy:
@@ -37,40 +34,44 @@ class Policy:
 
     Args:
         config: The run's settings.
+        backend: What computes the predictions.
 
     Raises:
         ConfigError: A control of the game follows from no output.
+        ExtraMissingError: The backend is not installed.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, *, backend: BackendName = "jax") -> None:
         self.spec = sample_spec(config)
         self.config = config
         outputs = tuple(make_output(output) for output in config.outputs)
         check_controls(tuple(output.config.name for output in outputs), self.spec.controls)
-        dtype = compute_dtype(config.precision)
+        dtype = compute_dtype(config.precision if backend == "jax" else "float32")
         self._network = make_network(config.network, self.spec, outputs, dtype=dtype)
-        self._predict = make_predict(self._network, outputs, control_names=self.spec.controls)
-        self._fold = jax.jit(self._network.fold)
-        self._device = jax.local_devices()[0]
+        self._backend = make_backend(backend, self._network, outputs, self.spec)
         self.abstract_variables: Variables = self._network.shapes
         """Shapes and types of the parameters, as :class:`jax.ShapeDtypeStruct`."""
         blank = jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), self.abstract_variables)
-        self.variables: Variables = self.place(blank)
+        self.variables: Placed = self.place(blank)
 
-    def untrained(self, seed: int) -> Variables:
-        """Parameters as training starts from."""
-        return self.place(self._network.init(seed))
+    def initial(self, seed: int) -> Variables:
+        """Parameters as training starts from, on the host."""
+        return self._network.init(seed)
 
-    def place(self, variables: Variables) -> Variables:
-        """A tree of host arrays as predictions use it: on the policy's device, normalisations
-        folded into the kernels. Blocks until it is there; may be called from any thread."""
-        return jax.block_until_ready(self._fold(jax.device_put(variables, self._device)))
+    def untrained(self, seed: int) -> Placed:
+        """Parameters as training starts from, placed."""
+        return self.place(self.initial(seed))
+
+    def place(self, variables: Variables) -> Placed:
+        """A tree of host arrays as the backend predicts with it. Blocks, with another backend than
+        JAX for seconds; may be called from any thread."""
+        return self._backend.place(variables)
 
     def warm_up(self) -> None:
         """Compile everything that driving will call. Takes seconds, once."""
         self.predict(blank_inputs(self.spec))
 
-    def predict(self, inputs: Inputs, variables: Variables | None = None) -> dict[str, float]:
+    def predict(self, inputs: Inputs, variables: Placed | None = None) -> dict[str, float]:
         """Decoded value of every output for one instant; blocks until it is there.
 
         Args:
@@ -78,31 +79,34 @@ class Policy:
             variables: Other parameters than the current ones, already placed.
         """
         chosen = self.variables if variables is None else variables
-        decoded = jax.device_get(self._predict(chosen, inputs))
-        return {name: float(values[0]) for name, values in decoded.items()}
+        return self._backend.predict(chosen, inputs)
 
     def num_compilations(self) -> int:
         """How many times the prediction was compiled."""
-        return self._predict._cache_size()  # pyright: ignore[reportFunctionMemberAccess]
+        return self._backend.num_compilations()
 
-    def check(self, variables: Variables, recent: tuple[Inputs, ...]) -> str:
-        """Say why host ``variables`` must not drive; empty if they may.
+    def admit(self, variables: Variables, recent: tuple[Inputs, ...] = ()) -> Placed:
+        """Host ``variables`` as predictions use them, if they may drive.
 
         Checks structure, shapes, types, finite values, and predictions on ``recent`` inputs.
         May be called from any thread; takes one prediction's time for each of ``recent``.
+
+        Raises:
+            CheckpointError: They must not drive; the text says why.
         """
         problem = mismatch(self.abstract_variables, variables)
         if problem:
-            return problem
+            raise CheckpointError(problem)
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
             if np.issubdtype(leaf.dtype, np.floating) and not np.all(np.isfinite(leaf)):
-                return f"{jax.tree_util.keystr(path)} holds values that are not finite"
+                name = jax.tree_util.keystr(path)
+                raise CheckpointError(f"{name} holds values that are not finite")
         placed = self.place(variables)
         for inputs in recent:
             for name, value in self.predict(inputs, placed).items():
                 if not np.isfinite(value):
-                    return f"the shadow prediction of {name} is {value}"
-        return ""
+                    raise CheckpointError(f"the shadow prediction of {name} is {value}")
+        return placed
 
 
 def mismatch(expected: Variables, variables: Variables) -> str:
@@ -197,14 +201,16 @@ class ControlFilter:
         return controls
 
 
-def load_variables(policy: Policy, checkpoint_dir: Path, step: int | None = None) -> Variables:
+def load_variables(policy: Policy, checkpoint_dir: Path, step: int | None = None) -> Placed:
     """Parameters of a checkpoint, the newest by default, placed for ``policy``.
 
     Raises:
         CheckpointError: There is none, or it is of another network or not finite.
     """
     variables = Checkpoints(checkpoint_dir).restore_variables(policy.abstract_variables, step)
-    problem = policy.check(variables, recent=())
-    if problem:
-        raise CheckpointError(f"The checkpoint in {checkpoint_dir} cannot drive: {problem}.")
-    return policy.place(variables)
+    try:
+        return policy.admit(variables)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"The checkpoint in {checkpoint_dir} cannot drive: {error}."
+        ) from None

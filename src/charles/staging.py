@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from charles.backends.backend import Placed
 from charles.checkpoint import Checkpoints
 from charles.errors import CharlesError
 from charles.observer import Inputs, blank_inputs
-from charles.policy import Policy, Variables
+from charles.policy import Policy
 
 RECENT = 4
 """Instants that a shadow prediction is made on."""
@@ -26,7 +27,7 @@ class Staged:
     """Parameters that passed every check, on the device."""
 
     step: int
-    variables: Variables
+    variables: Placed
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,7 @@ class Stager:
         policy = self._policy
         try:
             variables = self._checkpoints.restore_variables(policy.abstract_variables, step=step)
-            reason = policy.check(variables, tuple(self._recent))
-            if not reason:
-                self.newest = Staged(step, policy.place(variables))
+            self.newest = Staged(step, policy.admit(variables, tuple(self._recent)))
         except Exception as err:  # whatever a bad checkpoint does, the old parameters drive on
             kind = "" if isinstance(err, CharlesError) else f"{type(err).__name__}: "
-            reason = f"{kind}{err}"
-        if reason:
-            self.refusals = (*self.refusals, Refusal(step, reason))
+            self.refusals = (*self.refusals, Refusal(step, f"{kind}{err}"))

@@ -346,12 +346,22 @@ def make_predict(
 
     def predict(variables: Variables, inputs: Batch) -> dict[str, Array]:
         predictions = network.infer(variables, network.prepare(inputs))
-        return {
-            name: output.decode(predictions[name], current_of(inputs["history"], names, name))
-            for name, output in ((each.config.name, each) for each in outputs)
-        }
+        return decode_outputs(predictions, inputs["history"], outputs, names)
 
     return jax.jit(predict, compiler_options=heavy_options() if network.is_heavy else None)
+
+
+def decode_outputs(
+    predictions: dict[str, Array],
+    history: Array,
+    outputs: tuple[Output, ...],
+    control_names: Sequence[str],
+) -> dict[str, Array]:
+    """Values of the outputs, float32 ``[B]``, from raw predictions ``[B, num_units]``; pure."""
+    return {
+        name: output.decode(predictions[name], current_of(history, control_names, name))
+        for name, output in ((each.config.name, each) for each in outputs)
+    }
 
 
 def make_evaluate(

@@ -8,6 +8,8 @@ function, values and gradients, as its counterpart ``*_by_xla``, up to rounding;
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, reduce
 from typing import Any, Literal
 
@@ -300,7 +302,20 @@ def _windows(
 
 
 def _is_on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu" and not _AS_ON_ACCELERATORS.get()
+
+
+_AS_ON_ACCELERATORS: ContextVar[bool] = ContextVar("as_on_accelerators", default=False)
+
+
+@contextmanager
+def as_on_accelerators() -> Iterator[None]:
+    """Trace XLA's own operations on a CPU, too: for runtimes that have fast ones of their own."""
+    token = _AS_ON_ACCELERATORS.set(True)
+    try:
+        yield
+    finally:
+        _AS_ON_ACCELERATORS.reset(token)
 
 
 @cache

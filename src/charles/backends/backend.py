@@ -1,0 +1,59 @@
+"""What every backend is to a policy, and which there are.
+
+A backend takes parameters in once (:meth:`Backend.place`: seconds, in any thread) and predicts with
+them many times. What it makes of them is its own; the policy only hands it back.
+"""
+
+from typing import Any, Protocol
+
+from charles.config import BackendName
+from charles.nets.functional import Network, Variables
+from charles.observer import Inputs
+from charles.outputs import Output
+from charles.sample import SampleSpec
+
+Placed = Any
+"""Parameters as a backend predicts with them; immutable."""
+
+
+class Backend(Protocol):
+    """Predicts for one instant at a time. Safe from any thread."""
+
+    def place(self, variables: Variables) -> Placed:
+        """Take parameters in, a tree of host arrays of the network's shapes. Blocks."""
+        ...
+
+    def predict(self, placed: Placed, inputs: Inputs) -> dict[str, float]:
+        """Decoded value of every output for one instant; blocks until it is there."""
+        ...
+
+    def num_compilations(self) -> int:
+        """How many times something was compiled that :meth:`predict` calls."""
+        ...
+
+
+def make_backend(
+    name: BackendName, network: Network, outputs: tuple[Output, ...], sample: SampleSpec
+) -> Backend:
+    """The backend of that name.
+
+    Args:
+        name: Which.
+        network: What predicts.
+        outputs: What it predicts.
+        sample: What it is shown.
+
+    Raises:
+        ExtraMissingError: The runtime is not installed.
+    """
+    if name == "jax":
+        from charles.backends.xla import XlaBackend
+
+        return XlaBackend(network, outputs, sample.controls)
+    from charles.backends.exported import ExportedBackend, onnx_runtime, openvino_runtime
+
+    if name == "onnx":
+        start = onnx_runtime()
+    else:
+        start = openvino_runtime("bf16" if name == "openvino_bfloat16" else "f32")
+    return ExportedBackend(network, outputs, sample, start)
