@@ -20,7 +20,7 @@ import numpy as np
 from charles.backends.backend import Placed
 from charles.errors import ExtraMissingError
 from charles.nets.functional import Batch, Network, Variables
-from charles.nets.lowerings import as_on_accelerators
+from charles.nets.lowerings import exporting
 from charles.observer import Inputs, blank_inputs
 from charles.outputs import Output
 from charles.sample import SampleSpec
@@ -106,7 +106,7 @@ def export(network: Network, outputs: Sequence[str], inputs: Batch) -> Any:
         return tuple(predictions[name].astype(jnp.float32) for name in outputs)
 
     shapes = [*parameters.values(), *batch.values()]
-    with as_on_accelerators(), warnings.catch_warnings():
+    with exporting(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # jax2onnx reads Flax the old way
         return to_onnx(run, shapes, input_names=[*parameters, *prepared], model_name="charles")
 

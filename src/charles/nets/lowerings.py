@@ -90,14 +90,14 @@ def convolve_depthwise(x: Array, kernel: Array, *, padding: Padding) -> Array:
 def max_pool(x: Array, *, padding: Padding, size: int = 3, stride: int = 2) -> Array:
     """Maxima of windows ``[B, H, W, C]``; padding never wins."""
     pads = find_pads(x.shape[1:3], (size, size), stride, padding)
-    pool = max_pool_by_axis if _is_on_cpu() else max_pool_by_xla
+    pool = max_pool_by_xla if _has_pools() else max_pool_by_axis
     return pool(x, size, stride, pads)
 
 
 def average_pool(x: Array, *, size: int = 3) -> Array:
     """Means of the windows around each position ``[B, H, W, C]``; padding does not count."""
     pads = find_pads(x.shape[1:3], (size, size), 1, "SAME")
-    total = (sum_pool_by_axis if _is_on_cpu() else sum_pool_by_xla)(x, size, pads)
+    total = (sum_pool_by_xla if _has_pools() else sum_pool_by_axis)(x, size, pads)
     counts = [
         np.convolve(np.ones(n), np.ones(size))[size - 1 - pad[0] :][:n]
         for n, pad in zip(x.shape[1:3], pads, strict=True)
@@ -302,20 +302,25 @@ def _windows(
 
 
 def _is_on_cpu() -> bool:
-    return jax.default_backend() == "cpu" and not _AS_ON_ACCELERATORS.get()
+    return jax.default_backend() == "cpu" and not _IS_EXPORTING.get()
 
 
-_AS_ON_ACCELERATORS: ContextVar[bool] = ContextVar("as_on_accelerators", default=False)
+def _has_pools() -> bool:
+    return jax.default_backend() != "cpu" and not _IS_EXPORTING.get()
+
+
+_IS_EXPORTING: ContextVar[bool] = ContextVar("is_exporting", default=False)
 
 
 @contextmanager
-def as_on_accelerators() -> Iterator[None]:
-    """Trace XLA's own operations on a CPU, too: for runtimes that have fast ones of their own."""
-    token = _AS_ON_ACCELERATORS.set(True)
+def exporting() -> Iterator[None]:
+    """Trace for a runtime other than XLA: plain convolutions, of which it has fast ones of its own,
+    and no windows that are reduced, which exporters do not know for channels last."""
+    token = _IS_EXPORTING.set(True)
     try:
         yield
     finally:
-        _AS_ON_ACCELERATORS.reset(token)
+        _IS_EXPORTING.reset(token)
 
 
 @cache
