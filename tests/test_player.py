@@ -17,7 +17,7 @@ from tests.tiny_run import TinyRun, make_config
 from charles.config import PlayOptions, ServerConfig, UnstuckConfig
 from charles.errors import CheckpointError, GameError
 from charles.io.game import Scene
-from charles.io.gamepad import RecordingPad
+from charles.io.pads.recording import RecordingPad
 from charles.io.town import TownGame
 from charles.player import STAGES, Player, StageLog, describe, play
 from charles.policy import Policy
@@ -195,7 +195,7 @@ PLAYER = """
 import sys
 from pathlib import Path
 from charles.config import PlayOptions
-from charles.io.gamepad import RecordingPad
+from charles.io.pads.recording import RecordingPad
 from charles.player import play
 
 class Loud(RecordingPad):

@@ -5,11 +5,6 @@ import importlib.util
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from charles.errors import ExtraMissingError, GameError, PadError
-from charles.io.deadzones import DeadZone, from_axis
 from charles.io.gamepad import (
     CommandPad,
     Pad,
@@ -19,6 +14,11 @@ from charles.io.gamepad import (
     pad_report,
     plug_in,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charles.errors import ExtraMissingError, GameError, PadError
+from charles.io.deadzones import DeadZone, from_axis
 
 NAN = float("nan")
 
