@@ -25,6 +25,7 @@ from evdev import ecodes
 from charles.errors import PadError
 from charles.io.deadzones import from_axis
 from charles.io.pads.make import make_pad
+from charles.io.pads.uinput import NAME
 from charles.pad_config import PadConfig
 from charles.process import stop_on_signals
 from charles.sample import DRIVING_CONTROLS
@@ -65,13 +66,26 @@ def nodes() -> list[str]:
 
 
 def wait_for_pad(before: list[str]) -> evdev.InputDevice:
-    """The input device that came since."""
+    """The Xbox pad that came since."""
     ends_s = time.monotonic() + WAIT_S
     while time.monotonic() < ends_s:
         for node in set(nodes()) - set(before):
-            return evdev.InputDevice(node)
+            device = evdev.InputDevice(node)
+            if device.name == NAME:
+                return device
+            device.close()
         time.sleep(0.001)
     raise TimeoutError("no pad was plugged in")
+
+
+def is_unplugged(reader: evdev.InputDevice) -> bool:
+    """Whether the pad goes away, and has nothing more to say."""
+    ends_s = time.monotonic() + WAIT_S / 6
+    while os.path.exists(reader.path) and time.monotonic() < ends_s:
+        time.sleep(0.01)
+    with suppress(OSError):
+        reader.close()
+    return not os.path.exists(reader.path)
 
 
 def read_events(reader: evdev.InputDevice, until: threading.Event) -> list[list]:
@@ -108,9 +122,7 @@ def identity(reader: evdev.InputDevice) -> dict:
         **{field: f"{value:04x}" for field, value in reader.info._asdict().items()},
         "buttons": sorted(str(ecodes.bytype[ecodes.EV_KEY][key]) for key in keys),
         "axes": {
-            ecodes.ABS[code]: {"min": info.min, "max": info.max, "fuzz": info.fuzz,
-                               "flat": info.flat}  # fmt: skip
-            for code, info in axes
+            ecodes.ABS[code]: [info.min, info.max, info.fuzz, info.flat] for code, info in axes
         },
         "joysticks": joystick_names(),
     }
@@ -155,9 +167,7 @@ def watched(kind: str) -> dict:
     pad.update(np.array([np.nan, 1.0], np.float32))
     report["after_nan"] = shown(reader)
     pad.close()
-    report["unplugged"] = nodes() == before
-    with suppress(OSError):
-        reader.close()
+    report["unplugged"] = is_unplugged(reader)
     return report
 
 
@@ -186,7 +196,7 @@ def ended_by(kind: str, number: int) -> dict:
     events = read_events(reader, threading.Event())  # ends when the pad is unplugged
     os.waitpid(child, 0)
     last = {name: value for _, name, value in events}
-    return {"held": held, "last": last, "unplugged": nodes() == before}
+    return {"held": held, "last": last, "unplugged": is_unplugged(reader)}
 
 
 def main() -> None:

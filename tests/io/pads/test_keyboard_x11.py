@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -143,29 +143,35 @@ if __name__ == "__main__":
 """
 
 
-def start_driver(tmp_path, display, how="drive"):
+@contextmanager
+def driver(tmp_path, display, how="drive"):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(script), display, how], stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, "fail"])
 def test_no_key_stays_down_when_the_process_ends(tmp_path, display, onlooker, how):
-    with start_driver(tmp_path, display, str(how)) as process:
+    with driver(tmp_path, display, str(how)) as process:
         onlooker.wait_for("w", is_down=True)
         if how != "fail":
             process.send_signal(how)
-        assert process.wait(10.0) == (1 if how == "fail" else 0)
+        assert process.wait(60.0) == (1 if how == "fail" else 0)
     pressed = {key for _, key, is_down in onlooker.events() if is_down}
     assert "w" in pressed
     assert not onlooker.any_down()
 
 
 def test_keys_of_a_player_that_was_killed_are_released_by_the_next(tmp_path, display, onlooker):
-    with start_driver(tmp_path, display) as process:
+    with driver(tmp_path, display) as process:
         onlooker.wait_for("w", is_down=True)
         process.kill()
     assert onlooker.is_down("w")  # X ties keys to no connection
@@ -174,6 +180,8 @@ def test_keys_of_a_player_that_was_killed_are_released_by_the_next(tmp_path, dis
         assert not onlooker.any_down()
 
 
+# python-xlib leaves a socket that found nobody to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_display_that_is_not_there_is_an_error_with_the_fix(monkeypatch):
     with pytest.raises(PadError, match=r"':987'.*--pad\.display"):
         XTestKeys(WASD, ":987")
@@ -182,7 +190,9 @@ def test_a_display_that_is_not_there_is_an_error_with_the_fix(monkeypatch):
         XTestKeys(WASD)
 
 
-def test_a_display_without_its_extension_or_the_key_is_an_error_with_the_fix(display):
+def test_a_display_without_the_extension_or_a_key_is_an_error_with_the_fix(display):
+    with x_server("-extension", "XTEST") as name, pytest.raises(PadError, match="no XTEST"):
+        XTestKeys(WASD, name)
     with pytest.raises(PadError, match=r"no key 'nosuchkey'.*--pad\.keys"):
         XTestKeys(["nosuchkey"], display)
 
@@ -192,7 +202,5 @@ def test_a_display_that_goes_away_is_noticed_and_closing_stays_quiet():
         pad = make_pad(name)
         pad.update(np.array([0.5, 0.5]))
     with pytest.raises(PadError, match="desktop session"):
-        for _ in range(50):
-            pad.update(np.array([0.5, 0.5]))
-            time.sleep(0.02)
+        drive(pad, (0.5, 0.5), 10.0)
     pad.close()

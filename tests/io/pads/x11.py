@@ -19,10 +19,11 @@ if shutil.which("Xvfb") is None:
 
 
 @contextmanager
-def x_server() -> Iterator[str]:
-    """A running Xvfb; yields the name of its display."""
+def x_server(*arguments: str) -> Iterator[str]:
+    """A running Xvfb with further arguments; yields the name of its display."""
     reads, writes = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writes), "-screen", "0", "640x480x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(writes), "-screen", "0", "640x480x24", "-nolisten", "tcp",
+               *arguments]  # fmt: skip
     server = subprocess.Popen(command, pass_fds=[writes], stderr=subprocess.DEVNULL)
     os.close(writes)
     try:
@@ -63,12 +64,12 @@ class Onlooker:
         """Whether the server holds any key down."""
         return any(self._display.query_keymap())
 
-    def wait_for(self, key: str, *, is_down: bool, timeout_s: float = 10.0) -> None:
+    def wait_for(self, key: str, *, is_down: bool, timeout_s: float = 60.0) -> None:
         """Wait until a key is down, or up."""
         ends_s = time.monotonic() + timeout_s
         while self.is_down(key) != is_down:
             assert time.monotonic() < ends_s, f"{key} is still {'up' if is_down else 'down'}"
-            time.sleep(0.002)
+            time.sleep(0.01)
 
     def events(self) -> list[tuple[float, str, bool]]:
         """What came since: the server's time in seconds, the key, whether it went down."""

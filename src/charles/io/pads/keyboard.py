@@ -65,8 +65,8 @@ class KeyboardPad:
         self._num = len(controls)
         self._keys = keys
         self._axes = Axes(_without_game(config.zones))
-        pair = _pairs(config.keys)
-        self._pulses = [(Pulse(config.pulse_ms / 1e3), names) for names in pair]
+        pairs = _pairs(config.keys)
+        self._pulses = [(Pulse(config.pulse_ms / 1e3), names) for names in pairs]
         self._down: list[str | None] = [None, None]
         self._failure: Exception | None = None
         self._is_open = True
@@ -75,9 +75,12 @@ class KeyboardPad:
         try:
             self._pedal, self._wheel = driving_indices(controls)
             self._let_go()
+        except PadError:
+            keys.close()
+            raise
         except Exception as err:
             keys.close()
-            raise err if isinstance(err, PadError) else PadError(_lost(err)) from err
+            raise PadError(_lost(err)) from err
         self._thread.start()
 
     def update(self, controls: np.ndarray) -> None:

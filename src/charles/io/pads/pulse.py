@@ -46,7 +46,7 @@ class Pulse:
             self.side = sign
 
     def wait_s(self) -> float:
-        """From the last :meth:`advance` until the next press or release; infinite if none is due."""
+        """From the last :meth:`advance` to the next press or release; infinite if none is due."""
         size = abs(self._control)
         if size == 0.0 or size >= 1.0:
             return math.inf
