@@ -116,7 +116,7 @@ def boot(package: Path, *, timeout_s: float) -> dict:
 
 def main() -> None:
     """Boot, and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Prove the Linux pads in a virtual machine.")
     parser.add_argument("package", type=Path, help="Debian's linux-image package")
     parser.add_argument("--out", type=Path, help="where to write the report as JSON")
     parser.add_argument("--timeout-s", type=float, default=1800.0)

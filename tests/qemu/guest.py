@@ -17,21 +17,23 @@ import time
 from contextlib import closing, suppress
 from importlib import metadata
 from types import SimpleNamespace
+from typing import Any
 
-import evdev
+import evdev  # pyright: ignore[reportMissingImports]
 import numpy as np
-from evdev import ecodes
+from evdev import ecodes  # pyright: ignore[reportMissingImports]
 
 from charles.errors import PadError
 from charles.io.deadzones import from_axis
 from charles.io.pads.make import make_pad
+from charles.io.pads.pad import Pad
 from charles.io.pads.uinput import NAME
-from charles.pad_config import PadConfig
+from charles.pad_config import PadConfig, PadKind
 from charles.process import stop_on_signals
 from charles.sample import DRIVING_CONTROLS
 
-KINDS = ("uinput", "virtual")
-CAR = SimpleNamespace(controls=DRIVING_CONTROLS)
+KINDS: tuple[PadKind, ...] = ("uinput", "virtual")
+CAR: Any = SimpleNamespace(controls=DRIVING_CONTROLS)
 SWEEP = (
     (0.0, 0.0), (0.2, -0.1), (-0.5, 0.33), (1.0, 1.0), (-1.0, -1.0), (0.01, -0.01), (0.7, 1.01),
 )  # fmt: skip
@@ -51,7 +53,7 @@ def load_module(path: str) -> None:
             raise OSError(ctypes.get_errno(), path)
 
 
-def refusal(kind: str) -> str:
+def refusal(kind: PadKind) -> str:
     """The text of the error that making a pad ends with."""
     try:
         make_pad(PadConfig(kind=kind), CAR).close()
@@ -135,7 +137,7 @@ def shown(reader: evdev.InputDevice) -> dict[str, int]:
     }
 
 
-def sweep(pad: object, reader: evdev.InputDevice) -> list[dict]:
+def sweep(pad: Pad, reader: evdev.InputDevice) -> list[dict]:
     """What the axes show for some controls, and what a game with that dead zone applies."""
     zones, rows = PadConfig().zones, []
     for pedal, wheel in SWEEP:
@@ -150,7 +152,7 @@ def sweep(pad: object, reader: evdev.InputDevice) -> list[dict]:
     return rows
 
 
-def watched(kind: str) -> dict:
+def watched(kind: PadKind) -> dict:
     """Life of one pad, from being plugged in to being unplugged."""
     before, made, done = nodes(), [], threading.Event()
     maker = threading.Thread(target=lambda: made.append(make_pad(PadConfig(kind=kind), CAR)))
@@ -171,7 +173,7 @@ def watched(kind: str) -> dict:
     return report
 
 
-def hold(kind: str) -> None:
+def hold(kind: PadKind) -> None:
     """A player's process: full throttle and steering until it is told to stop."""
     stop = stop_on_signals()
     with closing(make_pad(PadConfig(kind=kind, wake_up=False), CAR)) as pad:
@@ -179,7 +181,7 @@ def hold(kind: str) -> None:
             pad.update(np.array([1.0, 1.0], np.float32))
 
 
-def ended_by(kind: str, number: int) -> dict:
+def ended_by(kind: PadKind, number: int) -> dict:
     """What a pad does when its process is sent a signal."""
     before = nodes()
     child = os.fork()

@@ -75,7 +75,7 @@ class Axis:
     def show(self, control: float) -> float:
         """What the axis shows from now on, in [-limit, limit], for ``control`` in [-1, 1]."""
         self._side = active_side(control, self._side, self._zone)
-        return float(_stretched(np.float64(control), self._zone)) if self._side else 0.0
+        return float(_stretched(np.asarray(control), self._zone)) if self._side else 0.0
 
     def rest(self) -> None:
         """Go to neutral, and forget where it was."""

@@ -55,7 +55,7 @@ class Typed:
 
     def __init__(self):
         self.down, self.released, self.is_closed = set(), [], False
-        self.failure = None
+        self.failure: Exception | None = None
 
     def press(self, name):
         self._fail()

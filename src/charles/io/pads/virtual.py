@@ -22,7 +22,7 @@ class VirtualDevice:
     """
 
     def __init__(self, gamepad: Any = None) -> None:
-        self._gamepad = plug_in() if gamepad is None else gamepad
+        self._gamepad: Any = plug_in() if gamepad is None else gamepad
 
     def show(self, report: PadReport) -> None:
         """See :class:`charles.io.pads.xbox.XboxDevice`."""

@@ -72,9 +72,9 @@ class XTestKeys:
 
 def _xlib() -> Any:
     try:
-        import Xlib.display  # pyright: ignore[reportMissingImports]
-        import Xlib.ext.xtest  # pyright: ignore[reportMissingImports]
-        import Xlib.XK  # pyright: ignore[reportMissingImports]
+        import Xlib.display  # pyright: ignore[reportMissingModuleSource]
+        import Xlib.ext.xtest  # pyright: ignore[reportMissingModuleSource]
+        import Xlib.XK  # pyright: ignore[reportMissingModuleSource]
     except ModuleNotFoundError as err:
         raise ExtraMissingError(
             "A keyboard pad on X11 needs python-xlib. Install it: pip install 'charles[keyboard]'."
