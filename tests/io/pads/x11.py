@@ -69,7 +69,7 @@ class Onlooker:
         ends_s = time.monotonic() + timeout_s
         while self.is_down(key) != is_down:
             assert time.monotonic() < ends_s, f"{key} is still {'up' if is_down else 'down'}"
-            time.sleep(0.01)
+            time.sleep(0.05)
 
     def events(self) -> list[tuple[float, str, bool]]:
         """What came since: the server's time in seconds, the key, whether it went down."""

@@ -1,6 +1,6 @@
 """An Xbox 360 pad by vgamepad: ViGEmBus on Windows, libevdev and uinput on Linux.
 
-On Windows nothing of this was run; on Linux see ``benchmarks/results/pads_qemu.json``.
+On Windows nothing of this was run; how it is proven on Linux is in ``tests/qemu``.
 """
 
 from typing import Any
