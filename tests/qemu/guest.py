@@ -90,6 +90,12 @@ def is_unplugged(reader: evdev.InputDevice) -> bool:
     return not os.path.exists(reader.path)
 
 
+def name_of(kind: int, code: int) -> str:
+    """Name, or names, that the kernel's headers have for an event."""
+    names = ecodes.bytype[kind][code]
+    return names if isinstance(names, str) else " ".join(names)
+
+
 def read_events(reader: evdev.InputDevice, until: threading.Event) -> list[list]:
     """Names and values of what the pad does, until told to stop or until it is unplugged."""
     events = []
@@ -97,7 +103,7 @@ def read_events(reader: evdev.InputDevice, until: threading.Event) -> list[list]
         while not until.is_set():
             if select.select([reader], [], [], 0.02)[0]:
                 events += [
-                    [event.timestamp(), ecodes.bytype[event.type][event.code], event.value]
+                    [event.timestamp(), name_of(event.type, event.code), event.value]
                     for event in reader.read()
                     if event.type != ecodes.EV_SYN
                 ]
@@ -122,7 +128,7 @@ def identity(reader: evdev.InputDevice) -> dict:
     return {
         "name": reader.name,
         **{field: f"{value:04x}" for field, value in reader.info._asdict().items()},
-        "buttons": sorted(str(ecodes.bytype[ecodes.EV_KEY][key]) for key in keys),
+        "buttons": sorted(name_of(ecodes.EV_KEY, key) for key in keys),
         "axes": {
             ecodes.ABS[code]: [info.min, info.max, info.fuzz, info.flat] for code, info in axes
         },
