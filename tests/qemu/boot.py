@@ -36,6 +36,7 @@ UINPUT = "drivers/input/misc/uinput"
 
 INIT = """#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs none /dev
+exec </dev/console >/dev/console 2>&1
 for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module; done
 /bin/busybox mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro host /host
 /bin/busybox mount -t proc none /host/proc

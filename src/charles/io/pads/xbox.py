@@ -20,6 +20,11 @@ WAKE_UP_S = 0.5
 only now and then must see it go down."""
 
 
+LET_GO_S = 0.05
+"""Between neutral and being unplugged: a game reads its pads once a frame, and the kernel forgets
+what was not read when a pad goes."""
+
+
 class PadReport(NamedTuple):
     """The axes of an Xbox 360 pad, as plain numbers within their ranges."""
 
@@ -132,6 +137,7 @@ class XboxPad:
             return
         try:
             device.show(NEUTRAL)
+            time.sleep(LET_GO_S)
             device.close()
         except Exception:  # the driver went first and took the pad with it
             return
