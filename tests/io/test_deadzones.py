@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charles.errors import ConfigError
@@ -28,6 +28,7 @@ TRIGGER, STICK = 255, 32767
 """Steps of an axis from rest to its end."""
 
 
+@settings(deadline=None)
 @given(CONTROLS, ZONES)
 def test_game_applies_what_was_wanted_outside_the_neutral_zone(control, zone):
     applied = float(from_axis(to_axis(control, zone), zone))
@@ -35,6 +36,7 @@ def test_game_applies_what_was_wanted_outside_the_neutral_zone(control, zone):
     assert applied == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(CONTROLS, CURVED)
 def test_curve_and_limit_are_undone_up_to_the_limit(control, zone):
     most = float(from_axis(zone.limit, zone))
@@ -43,6 +45,7 @@ def test_curve_and_limit_are_undone_up_to_the_limit(control, zone):
 
 
 @pytest.mark.parametrize("steps", [TRIGGER, STICK])
+@settings(deadline=None)
 @given(control=CONTROLS, zone=CURVED)
 def test_round_trip_from_a_control_is_exact_to_half_a_step_of_the_axis(steps, control, zone):
     axis = float(to_axis(control, zone))
@@ -53,6 +56,7 @@ def test_round_trip_from_a_control_is_exact_to_half_a_step_of_the_axis(steps, co
 
 
 @pytest.mark.parametrize("steps", [TRIGGER, STICK])
+@settings(deadline=None)
 @given(zone=CURVED, share=st.floats(-1.0, 1.0))
 def test_round_trip_from_a_level_of_the_axis_is_exact(steps, zone, share):
     level = round(share * steps)
@@ -68,6 +72,7 @@ def test_gta_keeps_a_trigger_to_half_a_percent_and_a_stick_to_a_thousandth():
         assert np.abs(applied - controls).max() <= most
 
 
+@settings(deadline=None)
 @given(CONTROLS, CURVED, CURVED)
 def test_more_control_never_shows_less(control, zone, other):
     assert float(to_axis(abs(control), zone)) <= float(to_axis(1.0, zone))
@@ -97,6 +102,7 @@ def test_an_axis_does_not_chatter_from_side_to_side():
     assert active_side(-0.02, 1, zone) == -1
 
 
+@settings(deadline=None)
 @given(st.lists(CONTROLS, max_size=30), ZONES)
 def test_an_axis_shows_what_the_pure_function_says_or_lets_go_later(controls, zone):
     axis = Axis(zone)
@@ -108,6 +114,7 @@ def test_an_axis_shows_what_the_pure_function_says_or_lets_go_later(controls, zo
             assert zone.neutral - zone.hysteresis <= abs(control) < zone.neutral
 
 
+@settings(deadline=None)
 @given(CONTROLS, ZONES)
 def test_axis_never_leaves_its_range_and_keeps_the_sign(control, zone):
     axis = float(to_axis(control, zone))
@@ -115,6 +122,7 @@ def test_axis_never_leaves_its_range_and_keeps_the_sign(control, zone):
     assert axis == 0.0 or np.sign(axis) == np.sign(control)
 
 
+@settings(deadline=None)
 @given(CONTROLS, st.floats(0.0, 0.9))
 def test_both_statements_of_the_games_side_agree(axis, size):
     expected = through_dead_zone(axis, size)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charles.errors import ConfigError, ExtraMissingError, GameError, PadError
@@ -134,6 +134,7 @@ def test_every_pad_keeps_the_contract(pad, last):
     pad.close()
 
 
+@settings(deadline=None)
 @given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 0.9), st.floats(0, 0.9))
 def test_a_report_has_one_trigger_and_stays_in_range(pedal, steering, triggers, stick):
     zone = DeadZone(game=triggers)

@@ -5,6 +5,7 @@ Right trigger: accelerate. Left trigger: brake and reverse. Left stick: steer.
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -135,12 +136,11 @@ class XboxPad:
         device, self._device = self._device, None
         if device is None:
             return
-        try:
+        with suppress(Exception):  # the driver may have gone first and taken the pad with it
             device.show(NEUTRAL)
             time.sleep(LET_GO_S)
+        with suppress(Exception):
             device.close()
-        except Exception:  # the driver went first and took the pad with it
-            return
 
     def _send(self, report: PadReport) -> None:
         device = self._require_device()
