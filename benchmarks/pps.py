@@ -23,8 +23,8 @@ from benchmarks.harness import Row, free_port, write_results
 from charles.checkpoint import Checkpoints
 from charles.config import GameConfig, PlayOptions, TownOptions, TrainConfig
 from charles.io.game import Game
-from charles.io.gamepad import CommandPad
 from charles.io.games import make_game
+from charles.io.pads.command import CommandPad
 from charles.player import PlayReport, play
 from charles.process import Worker, stop_on_signals
 from charles.run import contract_of, write_run

@@ -14,7 +14,7 @@ from charles.config import PlayConfig, TrainConfig
 from charles.errors import ConfigError
 from charles.evaluate import PolicyDriver
 from charles.io.game import Scene
-from charles.io.gamepad import CommandPad
+from charles.io.pads.command import CommandPad
 from charles.io.town import TownGame
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig, make_output
 from charles.player import Player

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from charles import config as configs
-from charles import training_config
+from charles import pad_config, training_config
 from charles.config import (
     AugmentConfig,
     BalancingConfig,
@@ -170,7 +170,7 @@ def test_configs_cannot_be_changed():
 
 def test_every_field_has_its_help():
     """The command line shows the text below a field; a field without one is a riddle."""
-    files = (configs.__file__, training_config.__file__)
+    files = (configs.__file__, pad_config.__file__, training_config.__file__)
     source = "\n".join(Path(file).read_text(encoding="utf-8") for file in files).splitlines()
     for number, line in enumerate(source):
         is_field = line.startswith("    ") and not line.startswith("     ") and ": " in line

@@ -15,10 +15,11 @@ from tests.ports import free_port
 from tests.tiny_run import TinyRun, make_config
 
 from charles.config import PlayOptions, ServerConfig, UnstuckConfig
-from charles.errors import CheckpointError, GameError
+from charles.errors import CheckpointError, ExtraMissingError, GameError, PadError
 from charles.io.game import Scene
-from charles.io.gamepad import RecordingPad
+from charles.io.pads.recording import RecordingPad
 from charles.io.town import TownGame
+from charles.pad_config import PadConfig
 from charles.player import STAGES, Player, StageLog, describe, play
 from charles.policy import Policy
 from charles.run import write_run
@@ -191,11 +192,18 @@ def test_a_game_that_goes_away_leaves_the_pad_neutral(run):
     assert not pads[0].updates[-1].controls.any()
 
 
+def test_the_pad_is_the_one_that_the_options_name(run):
+    pad = PadConfig(kind="keyboard", display=":987")  # there is no such display
+    options = PlayOptions(checkpoint=run.directory, seed=100_000, console=False, pad=pad)
+    with pytest.raises((PadError, ExtraMissingError), match="keyboard pad"):
+        play(options, stop=threading.Event())
+
+
 PLAYER = """
 import sys
 from pathlib import Path
 from charles.config import PlayOptions
-from charles.io.gamepad import RecordingPad
+from charles.io.pads.recording import RecordingPad
 from charles.player import play
 
 class Loud(RecordingPad):

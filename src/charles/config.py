@@ -12,6 +12,7 @@ from charles.errors import require
 from charles.game_config import FrameConfig, GameConfig, Weather
 from charles.network_config import NetworkConfig
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig, check_deltas
+from charles.pad_config import PadConfig
 from charles.sample import is_held_out
 from charles.training_config import (
     AugmentConfig,
@@ -315,6 +316,7 @@ class PlayOptions:
     """What ``charles-play`` is told; everything else comes from the server, or from the run."""
 
     server: ServerConfig = field(default_factory=ServerConfig)
+    pad: PadConfig = field(default_factory=PadConfig)
     checkpoint: Path | None = None
     """A run's directory, to drive with what it holds instead of looking for a server."""
     backend: BackendName = "jax"

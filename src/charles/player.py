@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from charles.config import PlayOptions, TrainConfig
 from charles.errors import CheckpointError
 from charles.evaluate import find_run
 from charles.io.game import Game, Scene, Telemetry
-from charles.io.gamepad import CommandPad, Pad
 from charles.io.games import make_game as make_known_game
+from charles.io.pads.make import make_pad as make_known_pad
+from charles.io.pads.pad import Pad
 from charles.link import Link
 from charles.observer import Observer
 from charles.outputs import control_of
@@ -277,7 +279,7 @@ def play(
     *,
     stop: threading.Event | None = None,
     make_game: GameMaker | None = None,
-    make_pad: PadMaker = CommandPad,
+    make_pad: PadMaker | None = None,
 ) -> PlayReport | None:
     """Drive until told to stop, for a server or, with ``options.checkpoint``, alone. Blocks.
 
@@ -289,7 +291,7 @@ def play(
         options: Where to drive, and with what.
         stop: Set it to stop; by default SIGINT and SIGTERM do.
         make_game: Makes the game; by default the one that the run's config names.
-        make_pad: Makes the pad; by default the game's own controls.
+        make_pad: Makes the pad; by default the one that ``options.pad`` names.
 
     Returns:
         How the last session went; ``None`` if nothing was driven.
@@ -299,7 +301,7 @@ def play(
     """
     stop = stop or stop_on_signals()
     ends_s = time.monotonic() + options.seconds if options.seconds else float("inf")
-    makers = (make_game or _make_known_game, make_pad)
+    makers = (make_game or _make_known_game, make_pad or partial(make_known_pad, options.pad))
 
     def is_over() -> bool:
         return stop.is_set() or time.monotonic() >= ends_s

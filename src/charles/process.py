@@ -17,7 +17,8 @@ JOIN_S = 8.0
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set. Call from the main thread.
+    """An event that SIGINT and SIGTERM set, and SIGHUP, the end of the terminal, where it is not
+    ignored (nohup). Call from the main thread.
 
     A second SIGINT is not caught, so that an impatient user is obeyed.
     """
@@ -30,6 +31,8 @@ def stop_on_signals() -> threading.Event:
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, on_signal)
     return stop
 
 

@@ -1,0 +1,1 @@
+"""Pads: where a player's predictions go. Behind one protocol: :class:`charles.io.pads.pad.Pad`."""
