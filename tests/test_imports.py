@@ -19,15 +19,17 @@ WITHOUT_JAX = ("charles", "charles.collector", "charles.data", "charles.io", "ch
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 
 FOUNDATION = {
-    "errors", "config", "game_config", "network_config", "training_config", "models",
-    "presets", "sample", "timing", "outputs",
+    "errors", "config", "game_config", "human_config", "network_config", "telemetry_config",
+    "training_config", "models", "presets", "sample", "timing", "outputs",
 }  # fmt: skip
 
 MAY_IMPORT = {
     "errors": set(),
     "config": FOUNDATION,
     "game_config": FOUNDATION,
+    "human_config": FOUNDATION,
     "network_config": FOUNDATION,
+    "telemetry_config": FOUNDATION,
     "training_config": FOUNDATION,
     "models": FOUNDATION,
     "presets": FOUNDATION,
