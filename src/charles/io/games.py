@@ -8,7 +8,7 @@ from charles.io.game import Game
 def make_game(config: GameConfig, frame: FrameConfig, *, seed: int) -> Game:
     """The game that ``config`` names; nothing is started before its first ``reset``.
 
-    A window game opens its capture, telemetry and pad here, so that they may be told about early.
+    A window game opens its capture, telemetry and pad at once, so that what is missing is named.
 
     Args:
         config: Which game.

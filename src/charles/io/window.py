@@ -29,6 +29,7 @@ from charles.sample import DRIVING_CONTROLS
 from charles.timing import NS_PER_S, RateKeeper
 
 _POLL_S = 0.02
+_NOTHING = Reading(0, None, None, None, None)
 
 
 @dataclass
@@ -128,13 +129,14 @@ class WindowGame:
         told = _told(reading)
         label = self._label(told, reading, is_silent=is_silent)
         controls = label if label is not None else told
+        known = reading or _NOTHING
         return Telemetry(
             captured_ns=capture.captured_ns,
             controls=np.zeros(len(self.controls), np.float32) if controls is None else controls,
             label=None if label is None else label.copy(),
-            speed_mps=(reading and reading.speed_mps) or 0.0,
+            speed_mps=known.speed_mps or 0.0,
             purpose=np.zeros(2, np.float32),
-            location=(reading and reading.location) or (0.0, 0.0, 0.0),
+            location=known.location or (0.0, 0.0, 0.0),
         )
 
     def grab(self, out: np.ndarray) -> None:

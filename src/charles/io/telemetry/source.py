@@ -26,10 +26,15 @@ class Reading(NamedTuple):
 class TelemetrySource(Protocol):
     """Readings of one game. Used from one thread; receives in its own."""
 
-    malformed: int
-    """Packets that could not be what they should be; each was dropped."""
-    last_malformed: str
-    """What was wrong with the last of them; empty before the first."""
+    @property
+    def malformed(self) -> int:
+        """Packets that could not be what they should be; each was dropped."""
+        ...
+
+    @property
+    def last_malformed(self) -> str:
+        """What was wrong with the last of them; empty before the first."""
+        ...
 
     def newest(self) -> Reading | None:
         """The newest reading, or ``None`` before the first. Does not block."""
