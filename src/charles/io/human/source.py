@@ -15,7 +15,7 @@ from charles.io.deadzones import DeadZone, from_axis
 from charles.timing import NS_PER_S
 
 _NOISE = 0.02
-"""A resting axis may tremble by so much of its range."""
+"""A resting axis may tremble by so much of its range, and stand so far from neutral."""
 
 
 class HumanReading(NamedTuple):
@@ -99,14 +99,11 @@ class Attention:
 
     def is_held(self, axes: Axes, buttons: Hashable, now_ns: int, *, is_neutral: bool) -> bool:
         """Whether somebody holds the pad, which shows ``axes`` and ``buttons`` now."""
-        before, self._axes = self._axes, self._axes or axes
-        is_first = before is None
+        if self._axes is None:
+            self._axes, self._buttons = axes, buttons
         moved = max(abs(new - old) for new, old in zip(axes, self._axes, strict=True))
-        if moved > _NOISE:
-            self._axes = axes
-        if not is_first and (moved > _NOISE or buttons != self._buttons):
-            self._touched_ns = now_ns
-        self._buttons = buttons
+        if moved > _NOISE or buttons != self._buttons:
+            self._axes, self._buttons, self._touched_ns = axes, buttons, now_ns
         if self._touched_ns is None:
             return False
         return not is_neutral or now_ns - self._touched_ns <= self._idle_ns
@@ -128,7 +125,7 @@ class Person:
         """The reading of what a pad shows now; neutral until it was touched for the first time."""
         now_ns = time.monotonic_ns()
         controls = controls_of(axes, pedals=self._pedals, steering=self._steering)
-        is_neutral = not controls.any()
+        is_neutral = bool((np.abs(controls) <= _NOISE).all())
         is_active = self._attention.is_held(axes, buttons, now_ns, is_neutral=is_neutral)
         if not self._attention.has_begun:
             controls = np.zeros_like(controls)
