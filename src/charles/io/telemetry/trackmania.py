@@ -3,6 +3,9 @@
 A block is 11 little-endian float32: speed (m/s), distance travelled, position (3), steering, gas,
 brake, whether the race is finished, gear, revolutions. Blocks follow each other without any mark
 between them, so a stream that lost its step is put right by trying where blocks make sense.
+
+Speed's unit and the places of distance, steering, gas and brake are known at second hand: compare
+them with what the game shows before anything is learned from them.
 """
 
 import struct
