@@ -18,27 +18,17 @@ WITHOUT_JAX = ("charles", "charles.collector", "charles.data", "charles.io", "ch
 
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 
-FOUNDATION = {
-    "errors", "config", "game_config", "network_config", "pad_config", "training_config",
-    "models", "presets", "sample", "timing", "outputs",
-}  # fmt: skip
+CONFIGS = {path.stem for path in SOURCE.glob("*config.py")}
+
+FOUNDATION = {"errors", "models", "presets", "sample", "timing", "outputs"} | CONFIGS
 
 MAY_IMPORT = {
+    **dict.fromkeys(FOUNDATION, FOUNDATION),
     "errors": set(),
-    "config": FOUNDATION,
-    "game_config": FOUNDATION,
-    "network_config": FOUNDATION,
-    "pad_config": FOUNDATION,
-    "training_config": FOUNDATION,
-    "models": FOUNDATION,
-    "presets": FOUNDATION,
-    "sample": FOUNDATION,
-    "timing": FOUNDATION,
-    "outputs": FOUNDATION,
     "data": FOUNDATION,
     "nets": FOUNDATION,
     "io": FOUNDATION | {"town"},
-    "town": {"errors", "config", "game_config", "sample", "timing"},
+    "town": {"errors", "sample", "timing"} | CONFIGS,
     "state": FOUNDATION | {"nets", "data"},
     "optim": FOUNDATION | {"nets", "state"},
     "train_step": FOUNDATION | {"nets", "state", "optim"},

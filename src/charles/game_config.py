@@ -1,13 +1,36 @@
 """Settings of the game and of its frames; see :mod:`charles.config`."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal
 
 from charles.errors import require
+from charles.human_config import HumanConfig
 from charles.sample import PixelFormat
+from charles.telemetry_config import TelemetryConfig
 
-GameName = Literal["town", "deepgtav"]
+GameName = Literal["town", "deepgtav", "window"]
 Weather = Literal["clear", "overcast", "rain", "fog"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """A game that is only watched: its pictures, what it tells about itself, and who plays it."""
+
+    rate_hz: float = 30.0
+    """Instants per second; collect.rate_hz and play.rate_hz mean the same."""
+    start_s: float = 60.0
+    """How long to wait for the game's first telemetry, where it is to have any."""
+    max_frame_age_s: float = 0.5
+    """Nothing is learned from a picture that has been the same for longer than this."""
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    human: HumanConfig = field(default_factory=HumanConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("rate_hz", "start_s", "max_frame_age_s"):
+            value = getattr(self, name)
+            is_positive = math.isfinite(value) and value > 0
+            require(is_positive, f"game.window.{name}", "be positive", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +38,8 @@ class GameConfig:
     """Which game, and what it shows."""
 
     name: GameName = "town"
-    """``town`` is built in; ``deepgtav`` is GTA V, or anything that speaks its protocol."""
+    """``town`` is built in; ``deepgtav`` is GTA V, or anything that speaks its protocol; ``window``
+    is any game that can be seen."""
     host: str = "127.0.0.1"
     """Where the game listens (deepgtav)."""
     port: int = 8000
@@ -32,6 +56,7 @@ class GameConfig:
     """Times of day to choose from."""
     is_realtime: bool = False
     """Let the built-in game run by the wall clock; a player always does."""
+    window: WindowConfig = field(default_factory=WindowConfig)
 
     def __post_init__(self) -> None:
         low, high = self.seeds

@@ -77,6 +77,6 @@ def _evdev() -> Any:
         import evdev  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as err:
         raise ExtraMissingError(
-            "A uinput pad needs evdev, and Linux. Install it: pip install 'charles[uinput]'."
+            "A uinput pad needs evdev, and Linux. Install it: pip install 'charles[evdev]'."
         ) from err
     return evdev

@@ -1,0 +1,1 @@
+"""A person's own pad or wheel, read while the game is played: one file per system."""

@@ -1,0 +1,309 @@
+"""Watched games: one instant's picture, telemetry and label belong together, or there is none."""
+
+import contextlib
+import time
+
+import numpy as np
+import pytest
+from tests.io import test_game_conformance as conformance
+from tests.io.telemetry.senders import (
+    Car,
+    UdpSender,
+    codemasters_packet,
+    forza_packet,
+    outgauge_packet,
+    repeating,
+)
+
+from charles.config import FrameConfig, GameConfig
+from charles.errors import CaptureError, ConfigError, GameError, PadError
+from charles.game_config import WindowConfig
+from charles.io.game import Game, Scene
+from charles.io.games import make_game
+from charles.io.human.source import HumanReading
+from charles.io.screen.source import Capture, FrameSource
+from charles.io.telemetry import codemasters, forza, outgauge
+from charles.io.telemetry.receiver import UdpTelemetry
+from charles.io.window import WindowGame
+from charles.telemetry_config import TelemetryConfig
+
+HEIGHT, WIDTH = conformance.HEIGHT, conformance.WIDTH
+DECODERS = {"codemasters": codemasters, "forza": forza, "outgauge": outgauge}
+CALM = TelemetryConfig(timeout_s=20.0)  # machines of tests are busy
+
+
+class CounterScreen:
+    """A screen that shows how often it was looked at, over a pattern; it can freeze and close."""
+
+    def __init__(self):
+        self.frame_shape = (HEIGHT, WIDTH, 3)
+        self.shown = 0
+        self.is_frozen = self.is_gone = self.is_closed = False
+        rows, columns = np.indices((HEIGHT, WIDTH))
+        self._pattern = np.stack([rows, columns, rows + columns], axis=-1).astype(np.uint8)
+
+    def grab(self, out):
+        if self.is_gone:
+            raise CaptureError("The window 'Game' is gone. Start the game again.")
+        self.shown += not self.is_frozen
+        np.add(self._pattern, np.uint8(self.shown % 256), out=out)
+        return Capture(time.monotonic_ns(), not self.is_frozen)
+
+    def close(self):
+        self.is_closed = True
+
+
+class Hand:
+    """A pad that a test holds."""
+
+    def __init__(self):
+        self.controls = np.array([0.5, -0.5], np.float32)
+        self.is_active, self.is_unplugged, self.is_closed = True, False, False
+
+    def read(self):
+        if self.is_unplugged:
+            raise PadError("'pad' was unplugged")
+        return HumanReading(self.controls, self.is_active, time.monotonic_ns())
+
+    def close(self):
+        self.is_closed = True
+
+
+class Drive:
+    """A car that drives straight on at 20 m/s, as a game of Codemasters tells of it."""
+
+    def __init__(self):
+        self._began_s = time.monotonic()
+
+    def __call__(self):
+        metres = 20.0 * (time.monotonic() - self._began_s)
+        return codemasters_packet(Car(speed=20.0, throttle=0.6, place=(metres, 0.0, 3.0)))
+
+
+@contextlib.contextmanager
+def watching(kind=None, *, human=None, telemetry=CALM, **settings):
+    """A window game and, if it has telemetry, its sender."""
+    screen = CounterScreen()
+    source = UdpTelemetry(kind, DECODERS[kind].decode) if kind else None
+    config = WindowConfig(telemetry=telemetry, **settings)
+    game = WindowGame(screen, telemetry=source, human=human, config=config)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(game))
+        sender = stack.enter_context(UdpSender(source.port)) if source else None
+        yield game, screen, sender
+
+
+def send(game, sender, packet):
+    """Send a packet and wait until the game has heard it."""
+    before_ns = time.monotonic_ns()
+    sender.send(packet)
+    give_up_s = time.monotonic() + 20.0
+    while (reading := game._telemetry.newest()) is None or reading.received_ns < before_ns:
+        assert time.monotonic() < give_up_s
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def driving():
+    """A window game with a car that drives, reset."""
+    with (
+        watching("codemasters", telemetry=TelemetryConfig(timeout_s=2.0)) as (game, _, sender),
+        repeating(sender, Drive()),
+    ):
+        game.reset(conformance.SCENE)
+        yield game
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        conformance.test_a_game_keeps_the_protocol_and_its_npc_drives,
+        conformance.test_pixels_are_those_of_the_last_instant_however_late_they_are_asked_for,
+        conformance.test_a_second_reset_begins_anew_with_the_npc_and_closing_twice_is_allowed,
+    ],
+    ids=["protocol", "pixels", "reset"],
+)
+def test_a_window_game_conforms_as_far_as_it_can_be_told(driving, check):
+    check(driving)
+
+
+def test_the_pieces_are_what_their_protocols_say():
+    with watching() as (game, screen, _):
+        assert isinstance(game, Game)
+        assert isinstance(screen, FrameSource)
+
+
+def test_telemetry_with_both_pedals_and_steering_is_the_label():
+    with watching("forza") as (game, _, sender):
+        send(game, sender, forza_packet(Car(speed=33.0, throttle=1.0, steering=-1.0)))
+        game.reset(Scene())
+        instant = game.tick()
+        assert instant.label.tolist() == [1.0, -1.0]
+        assert instant.controls.tolist() == [1.0, -1.0]
+        assert instant.speed_mps == 33.0
+        assert instant.location == (100.5, -20.25, 7.0)
+        conformance.check_instant(game, instant)
+        assert instant.label is not instant.controls
+
+
+def test_a_person_goes_before_the_telemetrys_controls():
+    hand = Hand()
+    with watching("forza", human=hand) as (game, _, sender):
+        send(game, sender, forza_packet(Car(speed=33.0, throttle=1.0, steering=-1.0)))
+        game.reset(Scene())
+        instant = game.tick()
+        assert instant.label.tolist() == instant.controls.tolist() == [0.5, -0.5]
+        assert instant.speed_mps == 33.0
+        hand.is_active = False
+        instant = game.tick()
+        assert instant.label is None
+        assert instant.controls.tolist() == [1.0, -1.0]
+        assert game.tally.idle == 1
+        hand.is_unplugged = True
+        with pytest.raises(PadError, match="unplugged"):
+            game.tick()
+
+
+def test_a_person_alone_is_enough():
+    with watching(human=Hand()) as (game, _, _):
+        game.reset(Scene())
+        instant = game.tick()
+        assert instant.label.tolist() == [0.5, -0.5]
+        assert (instant.speed_mps, instant.location) == (0.0, (0.0, 0.0, 0.0))
+        conformance.check_instant(game, instant)
+
+
+def test_without_anybody_to_learn_from_there_is_no_label():
+    with watching("outgauge") as (game, _, sender):
+        send(game, sender, outgauge_packet(Car(speed=7.0)))
+        game.reset(Scene())
+        instant = game.tick()
+        assert instant.label is None
+        assert (instant.speed_mps, instant.controls.tolist()) == (7.0, [0.0, 0.0])
+        assert game.tally.untold == 1
+    hand = Hand()
+    with watching(human=hand) as (game, _, _):
+        game.reset(Scene())
+        game.set_npc(False)
+        hand.is_unplugged = True  # a player does not need the person's pad
+        assert game.tick().label is None
+
+
+def test_a_game_that_stops_sending_is_not_believed_and_nothing_hangs():
+    settings = {"telemetry": TelemetryConfig(timeout_s=0.3), "human": Hand()}
+    with watching("codemasters", **settings) as (game, _, sender):
+        with repeating(sender, Drive()):
+            game.reset(Scene())
+            conformance.ticks_until(game, lambda told: told.label is not None, 20.0)
+        lost = conformance.ticks_until(game, lambda told: told.label is None, 20.0)
+        assert (lost.speed_mps, lost.location) == (0.0, (0.0, 0.0, 0.0))
+        assert game.tally.silent >= 1
+        before = game.tally
+        assert game.tick().label is None
+        assert game.tally.silent == before.silent + 1
+        game.reset(Scene())  # a later reset does not wait: the game is in its menu perhaps
+        with repeating(sender, Drive()):
+            conformance.ticks_until(game, lambda told: told.label is not None, 20.0)
+
+
+def test_a_game_in_its_menu_is_no_driving_although_the_pad_is_held():
+    with watching("forza", human=Hand()) as (game, _, sender):
+        send(game, sender, forza_packet(Car(), is_driving=False))
+        game.reset(Scene())
+        instant = game.tick()
+        assert (instant.label, instant.speed_mps) == (None, 0.0)
+        assert game.tally.not_driving == 1
+
+
+def test_a_picture_that_stays_the_same_is_not_learned_from():
+    with watching(human=Hand(), max_frame_age_s=0.2) as (game, screen, _):
+        game.reset(Scene())
+        assert game.tick().label is not None
+        screen.is_frozen = True
+        conformance.ticks_until(game, lambda told: told.label is None, 20.0)
+        assert game.tally.stale == 1
+        screen.is_frozen = False
+        assert game.tick().label is not None
+
+
+def test_a_game_that_sends_nothing_or_something_else_is_found_out_at_the_start():
+    with watching("codemasters", start_s=0.3) as (game, _, sender):
+        with pytest.raises(GameError, match=r"for 0\.3 s: nothing came from UDP port"):
+            game.reset(Scene())
+        for _ in range(3):
+            sender.send(outgauge_packet(Car()))
+        with pytest.raises(GameError, match=r"3 were malformed.*got 92.*telemetry\.kind"):
+            game.reset(Scene())
+
+
+def test_a_window_that_is_gone_says_so():
+    with watching() as (game, screen, _):
+        game.reset(Scene())
+        screen.is_gone = True
+        with pytest.raises(CaptureError, match="gone"):
+            game.tick()
+
+
+def test_a_window_takes_no_commands():
+    with watching() as (game, _, _):
+        game.reset(Scene())
+        game.set_npc(False)
+        with pytest.raises(GameError, match="virtual pad"):
+            game.act(np.zeros(2, np.float32))
+
+
+def test_a_teleport_restarts_the_race_if_somebody_knows_how():
+    pressed = []
+    game = WindowGame(CounterScreen(), restart=lambda: pressed.append("R"))
+    game.reset(Scene())
+    game.teleport((1.0, 2.0))
+    assert pressed == ["R"]
+    game.tick()
+    game.close()
+    with watching() as (plain, _, _):
+        plain.teleport()
+
+
+def test_instants_keep_the_rate_on_absolute_deadlines():
+    with watching(rate_hz=50.0) as (game, _, _):
+        game.reset(Scene())
+        first = game.tick().captured_ns
+        for _ in range(10):
+            last = game.tick().captured_ns
+        assert (last - first) / 1e9 > 9.5 / 50
+        time.sleep(0.2)
+        game.tick()
+        assert game.missed >= 8
+
+
+def test_misuse_is_named_and_closing_closes_all():
+    hand = Hand()
+    with watching(human=hand) as (game, screen, _):
+        out = np.zeros(game.frame_shape, np.uint8)
+        with pytest.raises(GameError, match="reset"):
+            game.tick()
+        with pytest.raises(GameError, match="after a tick"):
+            game.grab(out)
+        game.reset(Scene())
+        game.tick()
+        with pytest.raises(GameError, match=rf"uint8 \[{HEIGHT}, {WIDTH}, 3\], got float32"):
+            game.grab(out.astype(np.float32))
+        game.close()
+        game.close()
+        assert (screen.is_closed, hand.is_closed) == (True, True)
+        with pytest.raises(GameError, match="closed"):
+            game.reset(Scene())
+        with pytest.raises(GameError, match="closed"):
+            game.tick()
+
+
+def test_a_window_is_made_by_name_once_it_has_pictures():
+    with pytest.raises(ConfigError, match="screen source"):
+        make_game(GameConfig(name="window"), FrameConfig(), seed=1)
+
+
+@pytest.mark.parametrize("name", ["rate_hz", "start_s", "max_frame_age_s"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_settings_are_refused(name, value):
+    with pytest.raises(ConfigError, match=rf"game\.window\.{name}"):
+        WindowConfig(**{name: value})
