@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -299,7 +300,8 @@ def play(
     """
     stop = stop or stop_on_signals()
     ends_s = time.monotonic() + options.seconds if options.seconds else float("inf")
-    makers = (make_game or _make_known_game, make_pad)
+    known = partial(_make_known_game, restart_command=options.restart_command)
+    makers = (make_game or known, make_pad)
 
     def is_over() -> bool:
         return stop.is_set() or time.monotonic() >= ends_s
@@ -335,9 +337,10 @@ class Run:
     directory: Path
 
 
-def _make_known_game(config: TrainConfig, seed: int) -> Game:
+def _make_known_game(config: TrainConfig, seed: int, *, restart_command: str) -> Game:
     """The game that the config names, by the wall clock."""
-    return make_known_game(replace(config.game, is_realtime=True), config.frame, seed=seed)
+    game = replace(config.game, is_realtime=True)
+    return make_known_game(game, config.frame, seed=seed, restart_command=restart_command)
 
 
 def _run_of(link: Link) -> Run | None:

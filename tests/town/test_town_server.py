@@ -16,20 +16,23 @@ from tests.town.serving import serving
 
 from charles.config import TownOptions
 from charles.errors import ConfigError, WireError
+from charles.town.mod import folded
 from charles.town.protocol import our_weather
 from charles.town.render import Renderer
-from charles.town.server import ServerFaults, TownServer, TownServerConfig, folded
+from charles.town.server import TownServer
+from charles.town.server_config import ServerFaults, TownServerConfig
 from charles.town.world import World, WorldConfig
 
 ALL_KEYS = ("throttle", "brake", "steering", "speed", "yawRate", "location", "time")
 NPC, MANUAL = [786603, 15.0], [-1, 0.0]
 CENTRE = [0.0, 0.0]
+PATIENCE_S = 20.0
 
 
 class RawClient:
     """The client's end of the protocol, written out byte by byte."""
 
-    def __init__(self, port, *, timeout_s=5.0, size=(24, 16)):
+    def __init__(self, port, *, timeout_s=PATIENCE_S, size=(24, 16)):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self.width, self.height = size
 
@@ -89,7 +92,7 @@ class RawClient:
         except TimeoutError:
             return True
         finally:
-            self.socket.settimeout(5.0)
+            self.socket.settimeout(PATIENCE_S)
 
     def drain(self, seconds):
         """Read what is under way until nothing has come for ``seconds``."""
