@@ -17,7 +17,7 @@ from tests.town.serving import serving
 from charles.errors import ConfigError, GameError, GameProtocolError
 from charles.io.deepgtav import hour_of
 from charles.io.deepgtav_options import Camera, DeepGTAVOptions
-from charles.io.deepgtav_pairs import Data, Pair
+from charles.io.deepgtav_pairs import Data, Mailbox, Pair
 from charles.io.deepgtav_restart import run_restart_command
 from charles.io.deepgtav_watch import ControlCheck, PictureCheck
 from charles.io.game import Scene
@@ -33,7 +33,7 @@ def data(**values):
 
 
 def pair(picture, time_s=0.0, **values):
-    return Pair(bytearray([picture]) * 100, data(**values), round(time_s * SECOND), 0)
+    return Pair(bytearray([picture]) * 100, data(**values), round(time_s * SECOND))
 
 
 # Pictures
@@ -351,3 +351,49 @@ def test_a_game_that_fails_is_restarted_and_the_scene_goes_on(tmp_path):
     finally:
         if pid_path.exists():
             os.kill(int(pid_path.read_text()), signal.SIGKILL)
+
+
+# What of a stream is handed out
+
+
+def test_a_mailbox_forgets_what_was_there_what_is_too_early_and_what_is_stale():
+    box = Mailbox(4)
+
+    def publish(time_ns):
+        frame = box.claim()
+        frame[:] = bytes([time_ns] * 4)
+        box.publish(Pair(frame, data(), time_ns))
+
+    publish(1)
+    box.forget(10, 2)
+    assert box.take(0.0) is None
+    for time_ns in (2, 9, 10, 11):
+        publish(time_ns)
+    assert box.take(0.0) is None
+    publish(12)
+    taken = box.take(0.0)
+    assert taken is not None
+    for time_ns in range(20, 30):
+        publish(time_ns)
+    assert bytes(taken.frame) == bytes([12] * 4), "a frame is the caller's until the next one"
+    newest = box.take(0.0)
+    assert newest is not None
+    assert (newest.captured_ns, newest.frame[0], box.skipped) == (29, 29, 9)
+
+
+@given(st.lists(st.sampled_from(["publish", "drop", "take", "forget"]), max_size=60))
+def test_a_mailbox_never_runs_out_of_buffers_nor_hands_one_out_twice(steps):
+    box = Mailbox(1)
+    for step in steps:
+        if step == "take":
+            box.take(0.0)
+        elif step == "forget":
+            box.forget(0, 1)
+        else:
+            frame = box.claim()
+            assert frame is not box._held
+            assert box._newest is None or frame is not box._newest.frame
+            if step == "publish":
+                box.publish(Pair(frame, data(), 0))
+            else:
+                box.drop(frame, "broken")

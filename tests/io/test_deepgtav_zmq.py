@@ -284,9 +284,17 @@ def test_a_second_client_is_told_so():
                 second.tick()
         first.tick()
         first.close()
-        with playing(server.port) as third:
+        with playing(server.port, timeout_s=30.0) as third:
             third.reset(SCENE)
             third.tick()
+
+
+def test_a_connection_that_is_never_served_is_made_once_more():
+    with Script() as script, playing(script.port, timeout_s=3.0) as game:
+        game.reset(SCENE)
+        with pytest.raises(GameError, match="no frame for 3 s"):
+            game.tick()
+        assert game.tally.reconnects == 1
 
 
 def test_a_fork_that_ends_is_found_and_the_scene_begun_anew():
@@ -311,7 +319,8 @@ def test_a_fork_that_ends_is_found_and_the_scene_begun_anew():
 )
 def test_what_is_wrong_with_the_game_is_said(faults, text):
     options = {"refused_limit": 3, "blind_s": 0.4, "dead_start_s": 0.4, "retries": 1}
-    with serving_zmq(faults) as server, playing(server.port, timeout_s=3.0, **options) as game:
+    options["timeout_s"] = 3.0 if faults.unknown_vehicle else 60.0
+    with serving_zmq(faults) as server, playing(server.port, **options) as game:
         game.reset(Scene(place=(0.0, 0.0)))
         with pytest.raises(GameError, match=text):
             drive(game, lambda telemetry: False, seconds=60.0)

@@ -38,5 +38,5 @@ def running(server):
         yield server
     finally:
         stop.set()
-        thread.join(10.0)
+        thread.join(60.0)
         assert not thread.is_alive()

@@ -14,13 +14,18 @@ from charles.town.zmq_server import FIELDS, ZmqTownServer
 NPC, MANUAL = [786603, 15.0], [-1, 0.0]
 WIDTH, HEIGHT = 23, 8
 FRAME_BYTES = 72 * HEIGHT
+PATIENCE_MS = 90_000
+"""Machines that tests run on may be busy."""
 
 
 class RawClient:
-    def __init__(self, port):
+    def __init__(self, port, *, buffered_bytes=None):
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.PAIR)
         self.socket.set(zmq.LINGER, 0)
+        if buffered_bytes is not None:
+            self.socket.set(zmq.RCVHWM, 1)
+            self.socket.set(zmq.RCVBUF, buffered_bytes)
         self.socket.connect(f"tcp://127.0.0.1:{port}")
 
     def __enter__(self):
@@ -42,9 +47,9 @@ class RawClient:
 
     def pair(self):
         """A frame and telemetry as text."""
-        assert self.socket.poll(20_000), "no frame"
+        assert self.socket.poll(PATIENCE_MS), "no frame"
         frame = self.socket.recv()
-        assert self.socket.poll(20_000), "no telemetry"
+        assert self.socket.poll(PATIENCE_MS), "no telemetry"
         assert len(frame) == FRAME_BYTES
         return frame, self.socket.recv().decode()
 
@@ -56,7 +61,7 @@ class RawClient:
         raise AssertionError(f"not within {pairs} pairs, the last: {text}")
 
 
-def wait_for(is_true, seconds=20.0):
+def wait_for(is_true, seconds=90.0):
     give_up_s = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < give_up_s
@@ -96,7 +101,7 @@ def test_pixels_are_stale_until_recording_begins(client):
     assert len({client.pair()[0] for _ in range(4)}) == 1
 
 
-def test_the_game_stands_still_while_a_picture_is_captured_and_while_nobody_reads(client):
+def test_the_game_stands_still_while_a_picture_is_captured(client):
     client.start()
     client.send(StartRecording=None)
     _, text = client.until(lambda told: told["speed"] > 1.0)
@@ -105,12 +110,22 @@ def test_the_game_stands_still_while_a_picture_is_captured_and_while_nobody_read
     moved_m = abs(told["location"][0] - before["location"][0])
     moved_m += abs(told["location"][1] - before["location"][1])
     assert moved_m < 4.0 * step_m * 2**0.5
-    pairs = -1
-    while client.server.pairs != pairs:  # until what may wait for a reader is waiting
-        pairs = client.server.pairs
-        time.sleep(1.0)
-    time.sleep(0.5)
-    assert client.server.pairs == pairs
+
+
+def test_the_game_stands_still_while_nobody_reads():
+    with serving_zmq() as server, RawClient(server.port, buffered_bytes=1 << 16) as client:
+        client.start(screenResolution=[640, 360])
+        wait_for(lambda: server.pairs > 2)
+        pairs = -1
+        while server.pairs != pairs:  # until what may wait for a reader is waiting
+            pairs = server.pairs
+            time.sleep(1.0)
+        time.sleep(0.5)
+        assert server.pairs == pairs
+        for _ in range(2 * (pairs + 1)):
+            assert client.socket.poll(PATIENCE_MS)
+            client.socket.recv()
+        assert server.pairs > pairs
 
 
 def test_requested_exports_come_twice_and_are_null_while_nothing_is_recorded(client):

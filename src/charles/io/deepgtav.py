@@ -93,8 +93,7 @@ class DeepGTAVGame:
         self._acting, self._sent = self._neutral, self._neutral
         self._pair: Pair | None = None
         self._here: tuple[float, float] | None = None
-        self._after_ns = self._refused_in_row = self._dead_in_row = 0
-        self._first_number: int | None = None
+        self._refused_in_row = self._dead_in_row = 0
 
     @property
     def tally(self) -> Tally:
@@ -269,8 +268,7 @@ class DeepGTAVGame:
         """Ask for a scene, and forget what belongs to the one before."""
         self._session.send(messages)
         self._session.counted.builds += 1
-        self._after_ns = time.monotonic_ns() + round(self._options.settle_s * NS_PER_S)
-        self._first_number = None
+        self._session.forget(time.monotonic_ns() + round(self._options.settle_s * NS_PER_S))
         self._acting = self._sent = self._neutral  # a rebuilt scene begins with neutral commands
         self._here = None
         self._refused_in_row = 0
@@ -294,15 +292,11 @@ class DeepGTAVGame:
             GameProtocolError: It answers, but never with a usable pair.
         """
         while True:
-            pair = self._session.take(after_ns=self._after_ns)
-            if pair is None:
-                self._stay_here()
-                self._start()
-                continue
-            if self._first_number is None:
-                self._first_number = pair.number
-            if pair.number - self._first_number >= self._dialect.num_stale:
+            pair = self._session.take()
+            if pair is not None:
                 return pair
+            self._stay_here()
+            self._start()
 
     def _is_blind(self, pair: Pair) -> bool:
         """Whether a pair's picture shows nothing; after long enough, the game is restarted.
@@ -314,9 +308,12 @@ class DeepGTAVGame:
         self._session.counted.black += is_black
         wrong = self._sight.is_blind(pair)
         if wrong:
-            builds = self._session.counted.builds
-            seen = f"pictures must show the game, but {wrong} for {self._options.blind_s:g} s"
-            self._session.restart_game(f"{seen}, after {builds} scenes", SIGHT_ADVICE)
+            patience_s, builds = self._options.blind_s, self._session.counted.builds
+            self._session.restart_game(
+                f"pictures must show the game, but {wrong} for {patience_s:g} s, after {builds} "
+                "scenes",
+                SIGHT_ADVICE,
+            )
             self._stay_here()
             self._start()
         return is_black or bool(wrong)

@@ -31,6 +31,9 @@ class Dialect(Protocol):
     """The mod, for error texts."""
     are_controls_doubtful: bool
     """Whether the mod is known to read the car's controls wrongly."""
+    may_be_ignored: bool
+    """Whether a connection may stand and yet never be served, because an earlier one was not quite
+    gone when it was made."""
     num_stale: int
     """Pairs after a change of scene that may still show what was before."""
 
@@ -100,6 +103,7 @@ class TcpDialect:
 
     name = "DeepGTAV"
     are_controls_doubtful = False
+    may_be_ignored = False
     num_stale = 0
 
     def __init__(self, *, height: int, width: int) -> None:

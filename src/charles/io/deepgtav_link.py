@@ -11,7 +11,7 @@ import time
 
 import msgspec
 
-from charles.io.deepgtav_pairs import MAX_DATA_BYTES, Data, LinkLost, Mailbox, OutOfStep
+from charles.io.deepgtav_pairs import MAX_DATA_BYTES, Data, LinkLost, Mailbox, OutOfStep, Pair
 from charles.town import protocol
 
 SEND_TIMEOUT_S = 5.0
@@ -90,7 +90,7 @@ class TcpLink:
             # The lengths were right, so the stream is still in step: only this pair is lost.
             self.pairs.drop(frame, f"{err}: {bytes(text[:80])!r}")
         else:
-            self.pairs.publish(frame, data, captured_ns)
+            self.pairs.publish(Pair(frame, data, captured_ns))
 
     def _read_prefix(self) -> int:
         prefix = bytearray(protocol.PREFIX.size)

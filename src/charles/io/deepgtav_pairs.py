@@ -42,8 +42,6 @@ class Pair(NamedTuple):
     data: Data
     captured_ns: int
     """When its first byte came, monotonic clock."""
-    number: int
-    """How many came before it on the same connection, broken ones too."""
 
 
 class LinkLost(Exception):
@@ -73,17 +71,24 @@ class Mailbox:
         """What was wrong with the last of them."""
         self._changed = threading.Condition()
         self._lost = ""
-        self._published = 0
+        self._from_ns = self._num_stale = 0
         self._newest: Pair | None = None
         self._spare = [bytearray(frame_bytes) for _ in range(2)]
         self._held = bytearray(frame_bytes)
 
-    def take(self, timeout_s: float, *, after_ns: int = 0) -> Pair | None:
+    def forget(self, until_ns: int, num_stale: int) -> None:
+        """Throw away what is here, what comes before a time, and so many pairs after it."""
+        with self._changed:
+            if self._newest is not None:
+                self._spare.append(self._newest.frame)
+                self._newest = None
+            self._from_ns, self._num_stale = until_ns, num_stale
+
+    def take(self, timeout_s: float) -> Pair | None:
         """The newest pair that was not taken yet; waits for one.
 
         Args:
             timeout_s: How long to wait.
-            after_ns: Pairs that came before this time are thrown away.
 
         Returns:
             The pair, or ``None`` if none came in time.
@@ -93,21 +98,17 @@ class Mailbox:
         """
         give_up_s = time.monotonic() + timeout_s
         with self._changed:
-            while True:
-                if self._newest is not None and self._newest.captured_ns < after_ns:
-                    self._spare.append(self._newest.frame)
-                    self._newest = None
-                if self._newest is not None:
-                    pair, self._newest = self._newest, None
-                    self._spare.append(self._held)
-                    self._held = pair.frame
-                    return pair
+            while self._newest is None:
                 if self._lost:
                     raise LinkLost(self._lost)
                 left_s = give_up_s - time.monotonic()
                 if left_s <= 0:
                     return None
                 self._changed.wait(left_s)
+            pair, self._newest = self._newest, None
+            self._spare.append(self._held)
+            self._held = pair.frame
+            return pair
 
     # For the reader
 
@@ -116,17 +117,24 @@ class Mailbox:
         with self._changed:
             return self._spare.pop()
 
-    def publish(self, frame: bytearray, data: Data, captured_ns: int) -> None:
+    def publish(self, pair: Pair) -> None:
         """Hand over a complete pair; it replaces one that nobody took."""
         with self._changed:
             self.broken_in_row = 0
+            if self._is_stale(pair):
+                self._spare.append(pair.frame)
+                return
             if self._newest is not None:
                 self.skipped += 1
                 self._spare.append(self._newest.frame)
-            number = self._published + self.broken
-            self._newest = Pair(frame, data, captured_ns, number)
-            self._published += 1
+            self._newest = pair
             self._changed.notify_all()
+
+    def _is_stale(self, pair: Pair) -> bool:
+        if pair.captured_ns < self._from_ns:
+            return True
+        self._num_stale -= 1
+        return self._num_stale >= 0
 
     def drop(self, frame: bytearray, why: str) -> None:
         """Count a pair that is of no use."""

@@ -13,6 +13,9 @@ from charles.io.deepgtav_options import DeepGTAVOptions, Tally
 from charles.io.deepgtav_pairs import Link, LinkLost, Mailbox, Pair
 from charles.io.deepgtav_restart import run_restart_command
 
+MUTE_SHARE = 1.0 / 3.0
+"""Share of the longest silence after which a new connection is tried once more."""
+
 BUILD_ADVICE = (
     "The mod reads them at fixed places that are right for GTA V 1.0.1180.2 only. Run that build, "
     "or a mod made for yours, or collect nothing from it: driving needs no such controls."
@@ -36,6 +39,8 @@ class Session:
         self._address, self._dialect, self._options = address, dialect, options
         self._link: Link | None = None
         self._fruitless = 0
+        self._silent_s = 0.0
+        self._is_heard = False
 
     @property
     def is_open(self) -> bool:
@@ -65,6 +70,7 @@ class Session:
         Raises:
             GameError: The game cannot be reached.
         """
+        self._silent_s, self._is_heard = 0.0, False
         self._reach("", self._options.connect_s)
 
     def is_fruitful(self) -> None:
@@ -84,8 +90,13 @@ class Session:
         except LinkLost:
             return  # the reader notices as well, and the game is then told everything anew
 
-    def take(self, *, after_ns: int) -> Pair | None:
-        """The next pair that came after ``after_ns``.
+    def forget(self, until_ns: int) -> None:
+        """Throw away the pairs of the scene before: what came, what comes until then, and those
+        after that which the mod still sends of it."""
+        self._open_link().pairs.forget(until_ns, self._dialect.num_stale)
+
+    def take(self) -> Pair | None:
+        """The next pair of the present scene.
 
         Returns:
             ``None`` if the connection was made again: the game must be told its scene.
@@ -94,18 +105,21 @@ class Session:
             GameError: The game is silent, or gone for good.
             GameProtocolError: It answers, but never with a usable pair.
         """
-        silent_at_s = time.monotonic() + self._options.timeout_s
         while True:
-            link = self._open_link()
+            link, began_s = self._open_link(), time.monotonic()
             try:
-                pair = link.pairs.take(0.5, after_ns=after_ns)
+                pair = link.pairs.take(0.5)
+                self._require_readable(link.pairs)
+                if pair is None:
+                    self._silent_s += time.monotonic() - began_s
+                    self._require_service()
             except LinkLost as err:
                 self._reconnect(str(err))
                 return None
-            self._require_readable(link.pairs)
             if pair is not None:
+                self._silent_s, self._is_heard = 0.0, True
                 return pair
-            if time.monotonic() > silent_at_s:
+            if self._silent_s > self._options.timeout_s:
                 self.restart_game(
                     f"no frame for {self._options.timeout_s:g} s",
                     "Look at the game: is it paused or minimised, does it know the vehicle, is "
@@ -134,6 +148,7 @@ class Session:
             )
         self._disconnect()
         run_restart_command(command, timeout_s=self._options.restart_s)
+        self._silent_s, self._is_heard = 0.0, False
         self.counted.restarts += 1
         self.counted.builds = 0
         self._connect(why, self._options.restart_s)
@@ -143,6 +158,18 @@ class Session:
         if self._link is not None:
             self.send(messages)
             self._disconnect()
+
+    def _require_service(self) -> None:
+        """Give up a connection that the game may never have taken up, while there is time for
+        another.
+
+        Raises:
+            LinkLost: There was nothing on it for too long.
+        """
+        limit_s = MUTE_SHARE * self._options.timeout_s
+        if self._dialect.may_be_ignored and not self._is_heard and self._silent_s > limit_s:
+            self._is_heard = True  # once is enough: scenes may take as long as this
+            raise LinkLost(f"nothing came for {limit_s:g} s")
 
     def _open_link(self) -> Link:
         if self._link is None:

@@ -38,6 +38,7 @@ class ZmqDialect:
 
     name = "DeepGTAV (ZeroMQ)"
     are_controls_doubtful = True
+    may_be_ignored = True
     num_stale = 3
     """One picture that goes out with the scene itself, and one each before the messages are read
     that switch capturing on and place the camera."""

@@ -17,7 +17,7 @@ import msgspec
 import zmq
 import zmq.utils.monitor
 
-from charles.io.deepgtav_pairs import MAX_DATA_BYTES, Data, LinkLost, Mailbox, OutOfStep
+from charles.io.deepgtav_pairs import MAX_DATA_BYTES, Data, LinkLost, Mailbox, OutOfStep, Pair
 
 LINGER_MS = 1000
 """How long a close may wait for the last messages to go out."""
@@ -155,4 +155,4 @@ class ZmqLink:
         except (ValueError, RecursionError) as err:
             self.pairs.drop(frame, f"{err}: {text[:80]!r}")
         else:
-            self.pairs.publish(frame, data, captured_ns)
+            self.pairs.publish(Pair(frame, data, captured_ns))

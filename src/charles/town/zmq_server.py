@@ -87,7 +87,14 @@ class ZmqTownServer:
         self._context = zmq.Context()
         self._stop = threading.Event()
         self._keeper = RateKeeper(1.0 / TICK_S)
-        self._bind()
+        try:
+            self._bind()
+        except zmq.ZMQError as err:
+            self._context.term()
+            raise WireError(
+                f"port must be free on {config.host}, got {config.port} ({err}). "
+                "Stop what uses it, or choose another with --port."
+            ) from err
         self._ticks = self._stepped_tick = 0
         self._begin_game()
 
@@ -139,7 +146,11 @@ class ZmqTownServer:
         self.last_drop = why
         self._socket.close(linger=0)
         self._begin_game()
-        self._bind()
+        while not self._stop.is_set():
+            try:
+                return self._bind()
+            except zmq.ZMQError:  # a socket is closed behind the scenes: its port takes a moment
+                self._stop.wait(TICK_S)
 
     def _begin_game(self) -> None:
         self._mod.forget_client()
@@ -159,13 +170,9 @@ class ZmqTownServer:
                 port = self._socket.bind_to_random_port(f"tcp://{host}")
             else:
                 self._socket.bind(f"tcp://{host}:{port}")
-        except zmq.ZMQError as err:
-            self._socket.close()
-            self._context.term()
-            raise WireError(
-                f"port must be free on {host}, got {port} ({err}). "
-                "Stop what uses it, or choose another with --port."
-            ) from err
+        except zmq.ZMQError:
+            self._socket.close(linger=0)
+            raise
         self.port: int = port
         self._address = (host, port)
 
