@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.io.gta import HEIGHT, SCENE, STRIDE, drive, playing, scripted, wait_for
 from tests.ports import free_port
@@ -25,6 +25,7 @@ from charles.town.mod import Mod
 from charles.town.server_config import ServerFaults, TownServerConfig
 
 SECOND = 1_000_000_000
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def data(**values):
@@ -134,6 +135,7 @@ def test_steering_that_says_where_the_car_turns_is_believed_and_noise_is_not():
     assert any(found)
 
 
+@UNHURRIED
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(5, 90), st.floats(0, 30)), max_size=300))
 def test_a_car_that_turns_where_it_steers_is_never_contradicted(instants):
     check = ControlCheck(constant_s=1.0, num_turning=5)
@@ -172,7 +174,7 @@ def test_a_vehicle_that_hangs_the_game_is_an_error_that_asks_for_it():
 
 
 def test_a_second_client_is_told_so_and_served_once_the_first_has_left():
-    with serving() as server, playing(server.port, timeout_s=20.0) as first:
+    with serving() as server, playing(server.port) as first:
         first.reset(SCENE)
         first.tick()
         with playing(server.port, timeout_s=0.4) as second:
@@ -180,7 +182,7 @@ def test_a_second_client_is_told_so_and_served_once_the_first_has_left():
             with pytest.raises(GameError, match="is another client served"):
                 second.tick()
             first.tick()
-        with playing(server.port, timeout_s=20.0) as third:
+        with playing(server.port) as third:
             first.close()
             third.reset(SCENE)
             third.tick()
@@ -329,12 +331,13 @@ RESTART = """
 """
 
 
+@pytest.mark.timeout(300)  # three games are started one after the other
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals end the game")
 def test_a_game_that_fails_is_restarted_and_the_scene_goes_on(tmp_path):
     script, pid_path, port = tmp_path / "restart.py", tmp_path / "pid", free_port()
     script.write_text(textwrap.dedent(RESTART))
     command = f"{sys.executable} {script} {port} {pid_path}"
-    options = {"connect_s": 0.1, "restart_s": 90.0, "blind_s": 0.4, "timeout_s": 60.0}
+    options = {"connect_s": 0.1, "restart_s": 120.0, "blind_s": 0.4, "timeout_s": 60.0}
     try:
         with playing(port, restart_command=command, **options) as game:
             game.reset(SCENE)  # nothing answers yet: the command starts the game as well
@@ -381,6 +384,7 @@ def test_a_mailbox_forgets_what_was_there_what_is_too_early_and_what_is_stale():
     assert (newest.captured_ns, newest.frame[0], box.skipped) == (29, 29, 9)
 
 
+@UNHURRIED
 @given(st.lists(st.sampled_from(["publish", "drop", "take", "forget"]), max_size=60))
 def test_a_mailbox_never_runs_out_of_buffers_nor_hands_one_out_twice(steps):
     box = Mailbox(1)

@@ -143,7 +143,9 @@ class ZmqLink:
 
     def _read_data(self, frame: bytearray, captured_ns: int) -> None:
         while not self._game.poll(_QUIET_MS):
-            if self._events.poll(0) or self._inbox.poll(0):
+            if self._inbox.poll(0) and not self._pass_on():
+                raise LinkLost("closed")
+            if self._events.poll(0):
                 raise LinkLost("the game closed the connection")
         text = self._game.recv()
         if len(text) > MAX_DATA_BYTES:

@@ -224,6 +224,8 @@ class ZmqTownServer:
                 raise ClientGone(f"location must have 4 elements, got {len(place)}")
             wanted = {name for name, value in dataset.items() if value is True}
             self._exports |= wanted & EXPORTS
+            if key in message:  # another car, with its gravity
+                self._is_lifted, self._altitude_m = False, 0.0
 
     def _on_recording(self, key: str, _: dict[str, Any]) -> None:
         self._is_recording = key == "StartRecording"
