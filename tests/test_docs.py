@@ -1,16 +1,17 @@
 """The commands that the documents tell users to run are understood."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from charles.config import CollectOptions
+from charles.config import CollectOptions, TownOptions
 from charles.parsing import parse, parse_train
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/usage.md")
+PAGES = ("README.md", "docs/usage.md", "docs/gta.md")
 
 
 def commands_of(script):
@@ -28,6 +29,32 @@ def test_what_the_documents_train_is_a_configuration(command):
 @pytest.mark.parametrize("command", commands_of("collect"))
 def test_what_the_documents_collect_is_understood(command):
     parse(CollectOptions, shlex.split(command)[1:], program="charles-collect", text="")
+
+
+@pytest.mark.parametrize("command", commands_of("town"))
+def test_what_the_documents_serve_is_understood(command):
+    parse(TownOptions, shlex.split(command)[1:], program="charles-town", text="")
+
+
+def texts_of(path):
+    """Every text in a module; of a formatted one, its values as ``…``."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            parts = [p.value if isinstance(p, ast.Constant) else "…" for p in node.values]
+            yield "".join(str(part) for part in parts)
+
+
+def test_the_errors_that_the_guide_to_gta_explains_are_those_of_its_adapter():
+    page = (ROOT / "docs/gta.md").read_text(encoding="utf-8").partition("## Troubleshooting")[2]
+    explained = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(explained) > 10
+    paths = (ROOT / "src/charles/io").glob("deepgtav*.py")
+    said = "\n".join(text for path in paths for text in texts_of(path))
+    for error in explained:
+        start = error.removesuffix("…")
+        assert start in said, error
 
 
 def test_the_documents_show_every_type_of_output_and_the_newest_balancing():

@@ -131,7 +131,12 @@ def _collect(arguments: Sequence[str]) -> None:
     options = parse(CollectOptions, arguments, program="charles-collect", text=text)
     from charles.collector import collect
 
-    collect(options.server, has_console=options.console, plot=options.plot)
+    collect(
+        options.server,
+        has_console=options.console,
+        plot=options.plot,
+        restart_command=options.restart_command,
+    )
 
 
 def _play(arguments: Sequence[str]) -> None:
@@ -150,7 +155,7 @@ def _play(arguments: Sequence[str]) -> None:
 def _town(arguments: Sequence[str]) -> None:
     from charles.parsing import parse
 
-    text = "Serve the built-in game over the DeepGTAV wire protocol, or film a drive in it."
+    text = "Serve the built-in game as GTA V with a DeepGTAV mod is served, or film a drive in it."
     options = parse(TownOptions, arguments, program="charles-town", text=text)
     if options.show is not None:
         from charles.ui.town_film import film_town
@@ -158,8 +163,11 @@ def _town(arguments: Sequence[str]) -> None:
         film_town(options, options.show)
         return
     from charles.process import stop_on_signals
-    from charles.town.server import serve
 
+    if options.protocol == "zmq":
+        from charles.town.zmq_server import serve
+    else:
+        from charles.town.server import serve
     serve(options, stop_on_signals())
 
 

@@ -299,6 +299,7 @@ def collect(
     stop: threading.Event | None = None,
     has_console: bool = True,
     plot: Path | None = None,
+    restart_command: str = "",
 ) -> None:
     """Collect for the server until told to stop. Blocks; survives restarts of the server.
 
@@ -310,6 +311,7 @@ def collect(
         has_console: Whether to show what is being collected.
         plot: A PNG of how balanced the samples are that were kept from the server's run; none by
             default.
+        restart_command: Command line that restarts the game, if it is one that needs it.
 
     Raises:
         CharlesError: The game cannot be started, the server refused this collector, or the plot
@@ -317,7 +319,9 @@ def collect(
     """
     stop = stop or stop_on_signals()
     maker = make_game or (
-        lambda config, seed: make_known_game(config.game, config.frame, seed=seed)
+        lambda config, seed: make_known_game(
+            config.game, config.frame, seed=seed, restart_command=restart_command
+        )
     )
     with closing(Connection(server, "collector")) as connection:
         while not stop.is_set():

@@ -306,6 +306,8 @@ class CollectOptions:
     """Show what is being collected."""
     plot: Path | None = None
     """A PNG of how balanced the samples are that were kept, written every minute and at the end."""
+    restart_command: str = ""
+    """Command line that restarts a game that has died, run without a shell (GTA V)."""
 
 
 BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16"]
@@ -333,6 +335,8 @@ class PlayOptions:
     """Seconds after which the drive ends; 0 for no limit."""
     console: bool = True
     """Show predictions and rates."""
+    restart_command: str = ""
+    """Command line that restarts a game that has died, run without a shell (GTA V)."""
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", "be 0 or more", self.seed)
@@ -383,8 +387,10 @@ class ExportOptions:
 class TownOptions:
     """What ``charles-town`` is told: how to serve, or film, the built-in game."""
 
+    protocol: Literal["deepgtav", "zmq"] = "deepgtav"
+    """Which mod to answer like: DeepGTAV v2, or its ZeroMQ fork."""
     host: str = "127.0.0.1"
-    """Address to listen on. The protocol has no password: keep to loopback."""
+    """Address to listen on. The protocols have no password: keep to loopback."""
     port: int = 8000
     """Port to listen on."""
     seed: int = 0

@@ -9,7 +9,7 @@ from charles.human_config import HumanConfig
 from charles.sample import PixelFormat
 from charles.telemetry_config import TelemetryConfig
 
-GameName = Literal["town", "deepgtav", "window"]
+GameName = Literal["town", "deepgtav", "deepgtav_zmq", "window"]
 Weather = Literal["clear", "overcast", "rain", "fog"]
 
 
@@ -34,16 +34,40 @@ class WindowConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GTAConfig:
+    """What GTA V is told, and how it is set up (deepgtav, deepgtav_zmq)."""
+
+    car: str = "blista"
+    """The car, by the name that the game spawns it by. A name that it does not know hangs it."""
+    restart_after: int = 500
+    """Scenes after which the game is restarted, before what every scene leaks makes its pictures
+    fail; only where a collector or player has a ``--restart-command``. 0: never."""
+    screen: tuple[int, int] = (1280, 720)
+    """Width and height of the game's picture on the screen, in pixels (deepgtav_zmq)."""
+    trust_controls: bool = False
+    """Take the fork's throttle, brake and steering as labels once they pass the checks: it reads
+    them at the places of a build of 2017 (deepgtav_zmq)."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.car), "game.gta.car", "name a car", self.car)
+        require(self.restart_after >= 0, "game.gta.restart_after", "be 0 or more",
+                self.restart_after)  # fmt: skip
+        require(min(self.screen) > 0, "game.gta.screen", "be two positive sizes", self.screen)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GameConfig:
     """Which game, and what it shows."""
 
     name: GameName = "town"
-    """``town`` is built in; ``deepgtav`` is GTA V, or anything that speaks its protocol; ``window``
-    is any game that can be seen."""
+    """``town`` is built in; ``deepgtav`` is GTA V with the DeepGTAV v2 mod, or anything that speaks
+    its protocol; ``deepgtav_zmq`` is GTA V with the fork that newer builds need; ``window`` is any
+    game that can be seen."""
     host: str = "127.0.0.1"
-    """Where the game listens (deepgtav)."""
+    """Where the game listens (deepgtav, deepgtav_zmq)."""
     port: int = 8000
-    """Port the game listens on (deepgtav)."""
+    """Port the game listens on (deepgtav, deepgtav_zmq)."""
+    gta: GTAConfig = field(default_factory=GTAConfig)
     seeds: tuple[int, int] = (0, 1000)
     """Worlds to collect in: first, and one past the last. Evaluation uses others."""
     vehicles: int = 14

@@ -301,7 +301,9 @@ def play(
     """
     stop = stop or stop_on_signals()
     ends_s = time.monotonic() + options.seconds if options.seconds else float("inf")
-    makers = (make_game or _make_known_game, make_pad or partial(make_known_pad, options.pad))
+    known_game = partial(_make_known_game, restart_command=options.restart_command)
+    known_pad = partial(make_known_pad, options.pad)
+    makers = (make_game or known_game, make_pad or known_pad)
 
     def is_over() -> bool:
         return stop.is_set() or time.monotonic() >= ends_s
@@ -337,9 +339,10 @@ class Run:
     directory: Path
 
 
-def _make_known_game(config: TrainConfig, seed: int) -> Game:
+def _make_known_game(config: TrainConfig, seed: int, *, restart_command: str) -> Game:
     """The game that the config names, by the wall clock."""
-    return make_known_game(replace(config.game, is_realtime=True), config.frame, seed=seed)
+    game = replace(config.game, is_realtime=True)
+    return make_known_game(game, config.frame, seed=seed, restart_command=restart_command)
 
 
 def _run_of(link: Link) -> Run | None:

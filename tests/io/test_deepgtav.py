@@ -1,122 +1,22 @@
 """The DeepGTAV client against games that misbehave: scripted bytes, and Town's own server."""
 
-import contextlib
-import json
 import math
 import socket
-import struct
 import threading
 import time
 
 import numpy as np
 import pytest
+from tests.io.gta import HEIGHT, SCENE, STRIDE, WIDTH, Script, drive, playing, scripted, wait_for
 from tests.ports import free_port
 from tests.town.serving import serving
 
-from charles.config import GameConfig
 from charles.errors import ConfigError, GameError, GameProtocolError
-from charles.io.deepgtav import DeepGTAVGame, DeepGTAVOptions
-from charles.io.deepgtav_link import Data
+from charles.io.deepgtav_options import DeepGTAVOptions
+from charles.io.deepgtav_pairs import Data
 from charles.io.deepgtav_watch import ControlCheck, RandomTarget, StartWatch
 from charles.io.game import Scene
-from charles.town.server import ServerFaults
-
-HEIGHT, WIDTH = 10, 27
-STRIDE = 84
-SCENE = Scene(seed=3, weather="clear", time_of_day_h=12.0, place=(0.0, 0.0))
-
-
-def playing(port, **options):
-    """A client of whatever listens on ``port``, closed at the end."""
-    options = {"settle_s": 0.0, "reconnect_s": 3.0} | options
-    game = DeepGTAVGame(
-        GameConfig(name="deepgtav", port=port),
-        height=HEIGHT,
-        width=WIDTH,
-        options=DeepGTAVOptions(**options),
-    )
-    return contextlib.closing(game)
-
-
-class Script:
-    """A game that does what a test tells it, and keeps what the client sent."""
-
-    def __init__(self):
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(5.0)
-        self.port = self._listener.getsockname()[1]
-        self.peer = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._listener.close()
-        if self.peer is not None:
-            self.peer.close()
-
-    def accept(self):
-        if self.peer is not None:
-            self.peer.close()
-        self.peer, _ = self._listener.accept()
-        self.peer.settimeout(5.0)
-
-    def message(self):
-        """The next message: its one key, its body, and its text."""
-        (length,) = struct.unpack("<i", self._read(4))
-        text = self._read(length)
-        ((key, body),) = json.loads(text).items()
-        return key, body, text
-
-    def _read(self, count):
-        data = b""
-        while len(data) < count:
-            part = self.peer.recv(count - len(data))
-            assert part, "the client left"
-            data += part
-        return data
-
-    def pair(self, frame=None, text=None, **values):
-        data = {"throttle": 0.5, "brake": 0.0, "steering": 0.1, "speed": 3.0,
-                "location": [1.0, 2.0, 3.0], "time": 12} | values  # fmt: skip
-        frame = bytes(STRIDE * HEIGHT) if frame is None else frame
-        text = json.dumps(data).encode() if text is None else text
-        return struct.pack("<i", len(frame)) + frame + struct.pack("<i", len(text)) + text
-
-    def send(self, *pairs):
-        self.peer.sendall(b"".join(pairs))
-
-
-@contextlib.contextmanager
-def scripted(**options):
-    """A scripted game and a client that has just started a scene in it."""
-    with Script() as script, playing(script.port, **options) as game:
-        thread = threading.Thread(target=script.accept)
-        thread.start()
-        game.reset(SCENE)
-        thread.join()
-        script.start = script.message()
-        try:
-            yield script, game
-        finally:
-            script.peer.close()  # first, so that the client need not wait for a goodbye
-
-
-def wait_for(is_true, seconds=5.0):
-    give_up_s = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < give_up_s
-        time.sleep(0.005)
-
-
-def drive(game, is_done, seconds=15.0):
-    give_up_s = time.monotonic() + seconds
-    telemetry = game.tick()
-    while not is_done(telemetry):
-        assert time.monotonic() < give_up_s, telemetry
-        telemetry = game.tick()
-    return telemetry
-
+from charles.town.server_config import ServerFaults
 
 # What is sent
 
@@ -134,7 +34,7 @@ def test_a_start_asks_for_everything_explicitly():
     assert scenario["drivingMode"] == [786603, 15.0]
     assert dataset["rate"] == 40
     assert dataset["frame"] == [WIDTH, HEIGHT]
-    for name in ("throttle", "brake", "steering", "speed", "location", "time"):
+    for name in ("throttle", "brake", "steering", "speed", "yawRate", "location", "time"):
         assert dataset[name] is True
     # Integers must look like integers: the mod reads the low half of a double.
     integers = [*scenario["time"], scenario["drivingMode"][0], dataset["rate"], *dataset["frame"]]
@@ -222,14 +122,14 @@ def test_bgr_with_padded_rows_becomes_rgb():
 
 def test_the_newest_pair_wins_and_the_others_are_counted():
     with scripted() as (script, game):
-        script.send(*(script.pair(bytes([n]) * STRIDE * HEIGHT, speed=n) for n in range(10)))
+        script.send(*(script.pair(bytes([n]) * STRIDE * HEIGHT, speed=n) for n in range(1, 11)))
         wait_for(lambda: game.tally.skipped == 9)
-        assert game.tick().speed_mps == 9
+        assert game.tick().speed_mps == 10
         out = np.zeros(game.frame_shape, np.uint8)
         script.send(*(script.pair(speed=20 + n) for n in range(5)))
         wait_for(lambda: game.tally.skipped == 13)
         game.grab(out)
-        assert (out == 9).all(), "a grab belongs to the last tick, not to what came since"
+        assert (out == 10).all(), "a grab belongs to the last tick, not to what came since"
         assert game.tick().speed_mps == 24
 
 
@@ -271,7 +171,7 @@ def test_the_hour_of_the_game_is_told_once_it_differs_from_the_one_asked_for():
 def test_single_impossible_controls_are_dropped_and_counted():
     with scripted() as (script, game):
         script.send(script.pair(throttle=1e30))
-        wait_for(lambda: game._link._newest is not None)
+        wait_for(lambda: game._session._link.pairs._newest is not None)
         threading.Timer(0.2, script.send, (script.pair(speed=6.0),)).start()
         assert game.tick().speed_mps == 6.0
         assert game.tally.refused == 1

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.town.serving import serving
+from tests.town.serving import serving, serving_zmq
 
 from charles.config import FrameConfig, GameConfig, TrainConfig
 from charles.errors import ConfigError, GameError
-from charles.io.deepgtav import DeepGTAVGame, DeepGTAVOptions
+from charles.io.deepgtav import DeepGTAVGame
+from charles.io.deepgtav_options import DeepGTAVOptions
+from charles.io.deepgtav_zmq import make_zmq_game
 from charles.io.game import WEATHERS, Game, Scene
 from charles.io.games import make_game
 from charles.io.town import TownGame
@@ -24,21 +26,21 @@ TOWN = GameConfig(seeds=(3, 4), vehicles=0, pedestrians=0)
 
 
 @contextlib.contextmanager
-def town(_port=None):
+def town(_ports=None):
     with contextlib.closing(TownGame(TOWN, height=HEIGHT, width=WIDTH, seed=1)) as game:
         yield game
 
 
 @contextlib.contextmanager
-def town_in_real_time(_port=None):
+def town_in_real_time(_ports=None):
     config = GameConfig(seeds=(3, 4), vehicles=0, pedestrians=0, is_realtime=True)
     with contextlib.closing(TownGame(config, height=HEIGHT, width=WIDTH, seed=1)) as game:
         yield game
 
 
 @contextlib.contextmanager
-def deepgtav(port):
-    config = GameConfig(name="deepgtav", port=port)
+def deepgtav(ports):
+    config = GameConfig(name="deepgtav", port=ports["deepgtav"])
     options = DeepGTAVOptions(settle_s=0.15)
     game = DeepGTAVGame(config, height=HEIGHT, width=WIDTH, options=options)
     with contextlib.closing(game):
@@ -46,7 +48,16 @@ def deepgtav(port):
 
 
 @contextlib.contextmanager
-def example(_port):
+def deepgtav_zmq(ports):
+    config = GameConfig(name="deepgtav_zmq", port=ports["deepgtav_zmq"])
+    options = DeepGTAVOptions(settle_s=0.15, trust_controls=True)
+    game = make_zmq_game(config, height=HEIGHT, width=WIDTH, screen=(141, 78), options=options)
+    with contextlib.closing(game):
+        yield game
+
+
+@contextlib.contextmanager
+def example(_ports):
     spec = importlib.util.spec_from_file_location("plug_in_a_game", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -55,19 +66,20 @@ def example(_port):
         yield game
 
 
-GAMES = (town, town_in_real_time, deepgtav, example)
+GAMES = (town, town_in_real_time, deepgtav, deepgtav_zmq, example)
 SCENE = Scene(seed=3, weather="overcast", time_of_day_h=9.5, place=(10.0, 20.0))
 
 
 @pytest.fixture(scope="module")
-def server():
-    with serving() as server:
-        yield server
+def ports():
+    """Where the games listen that do, by their names."""
+    with serving() as tcp, serving_zmq() as fork:
+        yield {"deepgtav": tcp.port, "deepgtav_zmq": fork.port}
 
 
 @pytest.fixture(params=GAMES, ids=lambda make: make.__name__)
-def game(request, server):
-    with request.param(server.port) as game:
+def game(request, ports):
+    with request.param(ports) as game:
         game.reset(SCENE)
         yield game
 
@@ -189,9 +201,9 @@ def test_a_second_reset_begins_anew_with_the_npc_and_closing_twice_is_allowed(ga
     game.close()
 
 
-@pytest.mark.parametrize("make", [town, deepgtav], ids=["town", "deepgtav"])
-def test_the_scene_that_was_asked_for_is_the_one_that_is_built(make, server):
-    with make(server.port) as game:
+@pytest.mark.parametrize("make", [town, deepgtav, deepgtav_zmq], ids=lambda make: make.__name__)
+def test_the_scene_that_was_asked_for_is_the_one_that_is_built(make, ports):
+    with make(ports) as game:
         game.reset(Scene(weather="clear", time_of_day_h=12.25))
         noon = game.tick()
         bright = frame_of(game).mean()
@@ -247,7 +259,8 @@ def test_real_time_keeps_the_clock_and_moves_on_when_the_caller_was_late():
 
 def test_games_are_made_by_name():
     frame = FrameConfig(height=HEIGHT + 1, width=WIDTH + 1)
-    for name, kind in (("town", TownGame), ("deepgtav", DeepGTAVGame)):
+    kinds = {"town": TownGame, "deepgtav": DeepGTAVGame, "deepgtav_zmq": DeepGTAVGame}
+    for name, kind in kinds.items():
         with contextlib.closing(make_game(GameConfig(name=name), frame, seed=1)) as game:
             assert isinstance(game, kind)
             assert game.frame_shape == (HEIGHT + 1, WIDTH + 1, 3)

@@ -16,20 +16,23 @@ from tests.town.serving import serving
 
 from charles.config import TownOptions
 from charles.errors import ConfigError, WireError
-from charles.town.protocol import our_weather
+from charles.town.mod import folded
+from charles.town.protocol import is_due, our_weather
 from charles.town.render import Renderer
-from charles.town.server import ServerFaults, TownServer, TownServerConfig, folded
+from charles.town.server import TownServer
+from charles.town.server_config import ServerFaults, TownServerConfig
 from charles.town.world import World, WorldConfig
 
 ALL_KEYS = ("throttle", "brake", "steering", "speed", "yawRate", "location", "time")
 NPC, MANUAL = [786603, 15.0], [-1, 0.0]
 CENTRE = [0.0, 0.0]
+PATIENCE_S = 60.0
 
 
 class RawClient:
     """The client's end of the protocol, written out byte by byte."""
 
-    def __init__(self, port, *, timeout_s=5.0, size=(24, 16)):
+    def __init__(self, port, *, timeout_s=PATIENCE_S, size=(24, 16)):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self.width, self.height = size
 
@@ -89,7 +92,15 @@ class RawClient:
         except TimeoutError:
             return True
         finally:
-            self.socket.settimeout(5.0)
+            self.socket.settimeout(PATIENCE_S)
+
+    def drain_until(self, is_true):
+        """Read what comes until something is so."""
+        give_up_s = time.monotonic() + PATIENCE_S
+        while not is_true():
+            assert time.monotonic() < give_up_s
+            if not self.is_silent(0.02):
+                self.pair()
 
     def drain(self, seconds):
         """Read what is under way until nothing has come for ``seconds``."""
@@ -340,6 +351,93 @@ def test_a_truncated_json_has_a_correct_length():
         else:
             with pytest.raises(ValueError):
                 json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("faults", "num_black"),
+    [(ServerFaults(picture="black"), 0), (ServerFaults(leak_after=1), 1)],
+    ids=["always", "once leaked"],
+)
+def test_what_cannot_be_captured_is_black(faults, num_black):
+    with serving(faults) as server, RawClient(server.port) as client:
+        client.start(drivingMode=NPC)
+        assert any(client.pair()[0]) is (num_black == 1)
+        client.config(location=[100.0, 100.0])
+        client.drain_until(lambda: server.builds == 2)
+        assert not any(client.pair()[0])
+
+
+def test_a_frozen_picture_stays_while_the_car_drives():
+    with serving(ServerFaults(picture="frozen")) as server, RawClient(server.port) as client:
+        client.start(drivingMode=NPC)
+        first = client.pair()[0]
+        client.data_until(lambda data: data["speed"] > 2.0)
+        assert client.pair()[0] == first
+
+
+def test_a_leak_may_end_the_connection():
+    faults = ServerFaults(leak_after=1, leak_ends="closed")
+    with serving(faults) as server, RawClient(server.port) as client:
+        client.start(drivingMode=NPC)
+        client.pair()
+        client.config(location=CENTRE)
+        with pytest.raises(ConnectionError):
+            client.data_until(lambda data: False)
+    assert "capture" in server.last_drop
+
+
+@pytest.mark.parametrize(
+    ("faults", "start"),
+    [
+        (ServerFaults(unknown_vehicle="batmobile"), {"vehicle": "batmobile"}),
+        (ServerFaults(), {"keys": (*ALL_KEYS, "reward")}),
+    ],
+    ids=["unknown vehicle", "reward"],
+)
+def test_what_the_game_cannot_do_hangs_it(faults, start):
+    with serving(faults) as server, RawClient(server.port) as client:
+        client.start(drivingMode=NPC, **start)
+        assert client.is_silent(0.3)
+        assert server.is_hung
+        client.send(stop=None)
+        client.start(drivingMode=NPC)
+        assert client.is_silent(0.3), "only another process would help"
+
+
+def test_a_config_that_names_no_vehicle_takes_it_from_freed_memory_and_hangs():
+    with serving(ServerFaults(dangling_strings=True)) as server, RawClient(server.port) as client:
+        client.start(drivingMode=NPC, vehicle="blista")
+        client.config(location=CENTRE, weather="RAIN", vehicle="voltic")
+        client.drain_until(lambda: server.builds == 2)
+        assert not server.is_hung
+        client.config(location=CENTRE)
+        client.drain_until(lambda: server.is_hung)
+
+
+def test_controls_that_have_nothing_to_do_with_the_car_are_possible_ones():
+    with serving(ServerFaults(controls="random")) as server, RawClient(server.port) as client:
+        client.start(drivingMode=MANUAL)
+        seen = [client.data() for _ in range(8)]
+    assert len({one["steering"] for one in seen}) == 8
+    assert all(0 <= one["throttle"] <= 1 and abs(one["steering"]) <= 1 for one in seen)
+
+
+def sent_at_ticks(rate_hz, frames_per_s):
+    """Ticks at which pairs go out, by a clock of whole milliseconds and sends that take none."""
+    clock_ms = [tick * 1000 // frames_per_s for tick in range(4 * frames_per_s)]
+    sent, last_ms = [], 0
+    for tick, now_ms in enumerate(clock_ms):
+        if is_due((now_ms - last_ms) / 1000.0, rate_hz):
+            sent.append(tick)
+            last_ms = now_ms
+    return np.diff(sent)
+
+
+def test_a_rate_of_40_comes_out_as_a_steady_30_and_a_rate_of_30_does_not():
+    assert set(sent_at_ticks(40, 60)) == {2}
+    assert set(sent_at_ticks(40, 30)) == {1}
+    assert 3 in sent_at_ticks(30, 60)
+    assert is_due(9.0, 0) is is_due(0.0, 10) is False
 
 
 def test_random_places_of_a_larger_map_are_spread_over_the_town():

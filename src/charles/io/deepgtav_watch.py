@@ -7,11 +7,21 @@ import math
 
 import numpy as np
 
-from charles.io.deepgtav_link import Data
+from charles.io.deepgtav_pairs import Data, Pair
 from charles.timing import NS_PER_S
 
 _MOVED_M = 2.0
 """How far a car must get to count as moving."""
+
+_MOVING_MPS = 2.0
+"""What counts as moving."""
+
+_TURNING_DEG_S = 5.0
+_TURNING_MPS = 3.0
+_STRAIGHT = 0.02
+"""Steering below this says neither left nor right."""
+_MOST_SAMPLED = 4096
+"""Bytes of a frame that are looked at, evenly spread."""
 
 _MAX_SPEED_MPS = 200.0
 _TARGET_M = (200.0, 600.0)
@@ -26,12 +36,14 @@ class ControlCheck:
     Args:
         constant_s: Controls that stay exactly the same for so long, while the car moves all the
             time, are not real.
-        moving_mps: What counts as moving.
+        num_turning: Pairs of a turning car after which steering is judged that does not say where
+            it turns.
     """
 
-    def __init__(self, *, constant_s: float, moving_mps: float = 2.0) -> None:
+    def __init__(self, *, constant_s: float, num_turning: int = 90) -> None:
         self._constant_ns = round(constant_s * NS_PER_S)
-        self._moving_mps = moving_mps
+        self._num_turning = num_turning
+        self._turning = self._agreeing = 0
         self.restart()
 
     def restart(self) -> None:
@@ -52,9 +64,65 @@ class ControlCheck:
     def is_frozen(self, data: Data, captured_ns: int) -> bool:
         """Whether the controls have stayed the same for too long while the car moved."""
         values = (data.throttle, data.brake, data.steering)
-        if values != self._last or data.speed < self._moving_mps:
+        if values != self._last or data.speed < _MOVING_MPS:
             self._last, self._since_ns = values, captured_ns
         return captured_ns - self._since_ns > self._constant_ns
+
+    def is_contradicted(self, data: Data) -> bool:
+        """Whether the wheels have too often pointed elsewhere than where the car turned.
+
+        Counts over restarts, because a build that reports nonsense always does. A car that skids or
+        has just been turned the other way may disagree for a while: a quarter of the time is free.
+        """
+        is_turning = data.speed >= _TURNING_MPS and abs(data.yaw_rate) >= _TURNING_DEG_S
+        if not is_turning or data.throttle < 0.0 or abs(data.steering) < _STRAIGHT:
+            return False
+        self._turning += 1
+        self._agreeing += (data.steering > 0.0) == (data.yaw_rate < 0.0)
+        if self._turning < self._num_turning:
+            return False
+        is_wrong = self._agreeing < 0.75 * self._turning
+        self._turning = self._agreeing = 0
+        return is_wrong
+
+
+class PictureCheck:
+    """Finds frames that show nothing of the game, as they come once capturing has failed.
+
+    Args:
+        patience_s: How long pictures may stay black, or the same while the car moves.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_ns = round(patience_s * NS_PER_S)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, as with a new scene."""
+        self._last = b""
+        self._since_ns: int | None = None
+        self._black_since_ns: int | None = None
+
+    def is_black(self, pair: Pair) -> bool:
+        """Whether every pixel is exactly 0: no game draws that, but a screen that fades does."""
+        frame = pair.frame
+        is_black = frame[0] == frame[-1] == 0 and frame.count(0) == len(frame)
+        if not is_black:
+            self._black_since_ns = None
+        elif self._black_since_ns is None:
+            self._black_since_ns = pair.captured_ns
+        return is_black
+
+    def is_blind(self, pair: Pair) -> str:
+        """What has been wrong with the pictures for too long; empty if nothing. Ask once a pair."""
+        since_ns = self._black_since_ns
+        if since_ns is not None and pair.captured_ns - since_ns > self._patience_ns:
+            return "are black"
+        sample = bytes(pair.frame[:: max(1, len(pair.frame) // _MOST_SAMPLED)])
+        if sample != self._last or pair.data.speed < _MOVING_MPS or self._since_ns is None:
+            self._last, self._since_ns = sample, pair.captured_ns
+        is_frozen = pair.captured_ns - self._since_ns > self._patience_ns
+        return "stay the same while the car moves" if is_frozen else ""
 
 
 class StartWatch:

@@ -26,6 +26,8 @@ class Asked:
     hour: int = 12
     minute: int = 0
     weather: str = "CLEAR"
+    vehicle: str = ""
+    wants_reward: bool = False
     driving_flags: int = -1
     rate_hz: int = 10
     width: int = 320
@@ -37,12 +39,15 @@ class Asked:
         """Whether the client drives."""
         return self.driving_flags < 0
 
-    def read(self, body: dict[str, Any], rng: np.random.Generator) -> None:
+    def read(
+        self, body: dict[str, Any], rng: np.random.Generator, *, frame_key: str = "frame"
+    ) -> None:
         """Take over what a ``start`` or ``config`` says; what it leaves out stays as it is.
 
         Args:
             body: The message's ``scenario`` and ``dataset``; wrong types count as left out.
             rng: Draws the driving style where the message has null for it.
+            frame_key: The setting of the dataset that says how large the pictures are.
         """
         scenario, dataset = (
             part if isinstance(part := body.get(key), dict) else {}
@@ -51,13 +56,15 @@ class Asked:
         self.location = both(scenario.get("location"), self.location, number)
         self.hour, self.minute = both(scenario.get("time"), (self.hour, self.minute), integer)
         self.weather = str(scenario.get("weather") or self.weather)
+        self.vehicle = str(scenario.get("vehicle") or self.vehicle)
         mode = scenario.get("drivingMode")
         if isinstance(mode, list) and mode:
             # Its second element, setSpeed, is ignored: the mod never honoured it. A mode that is
             # no array, as a bare -1, is overlooked too.
             self.driving_flags = integer(mode[0], int(rng.integers(MAX_RANDOM_FLAGS)))
         self.rate_hz = integer(dataset.get("rate"), self.rate_hz)
-        size = both(dataset.get("frame"), (self.width, self.height), integer)
+        self.wants_reward = self.wants_reward or dataset.get("reward") is not None
+        size = both(dataset.get(frame_key), (self.width, self.height), integer)
         if min(size) > 0 and max(size) <= MAX_FRAME_SIDE:
             self.width, self.height = size
         for key in protocol.REQUESTABLE:

@@ -61,6 +61,12 @@ def frame_pixels(buffer: Any, height: int, width: int) -> np.ndarray:
     return np.ndarray((height, width, 3), np.uint8, buffer, strides=(stride, 3, 1))
 
 
+def is_due(since_s: float, rate_hz: int) -> bool:
+    """Whether the mod sends a pair at a tick this long after it finished the last: *more* than a
+    period must have passed, so what comes out is slower than what was asked for."""
+    return rate_hz > 0 and since_s > 1.0 / rate_hz
+
+
 def request(key: str, body: Any) -> bytes:
     """A client's message, ready to send.
 
