@@ -19,8 +19,8 @@ WITHOUT_JAX = ("charles", "charles.collector", "charles.data", "charles.io", "ch
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 
 FOUNDATION = {
-    "errors", "config", "game_config", "network_config", "training_config", "models",
-    "presets", "sample", "timing", "outputs",
+    "errors", "config", "game_config", "network_config", "screen_config", "training_config",
+    "models", "presets", "sample", "timing", "outputs",
 }  # fmt: skip
 
 MAY_IMPORT = {
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "config": FOUNDATION,
     "game_config": FOUNDATION,
     "network_config": FOUNDATION,
+    "screen_config": FOUNDATION,
     "training_config": FOUNDATION,
     "models": FOUNDATION,
     "presets": FOUNDATION,
