@@ -1,5 +1,6 @@
 """Capture of an X11 screen, or of one window on it, through mss."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -72,7 +73,8 @@ class X11Source:
         if self._window is not None:
             self._window.close()
         if self._screen is not None:
-            self._screen.close()
+            with contextlib.suppress(self._mss.ScreenShotError):  # the server went first
+                self._screen.close()
         self._window = self._screen = None
 
     def _pixels(self) -> tuple[np.ndarray, int]:
@@ -97,6 +99,8 @@ class X11Source:
         asked_ns = time.monotonic_ns()
         try:
             picture = self._screen.grab(area._asdict())
+        except AssertionError as err:  # how mss takes it that the server does not answer
+            raise CaptureError("The X display was closed.") from err
         except self._mss.ScreenShotError as err:
             raise CaptureError(f"The screen could not be grabbed, {area}: {err}") from err
         return np.asarray(picture), asked_ns
