@@ -4,7 +4,6 @@ import importlib.util
 import shutil
 
 import pytest
-
 from tests.io.screen.xserver import x_client, x_server
 
 

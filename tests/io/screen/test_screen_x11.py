@@ -4,12 +4,12 @@ import time
 
 import numpy as np
 import pytest
+from tests.io.screen.xserver import x_client, x_server
 
 from charles.errors import CaptureError, ConfigError, WindowHiddenError
 from charles.io.screen.make import make_source
 from charles.io.screen.source import FrameSource
 from charles.screen_config import ScreenConfig
-from tests.io.screen.xserver import x_client, x_server
 
 ORANGE = 0xFF8040
 
@@ -137,7 +137,7 @@ def test_a_window_that_leaves_the_screen_or_closes_is_told(client, make):
     game = client.window("Game", (100, 50, 320, 180), ORANGE)
     source = make(title="Game")
     client.do(game, "configure", x=1000)
-    with pytest.raises(WindowHiddenError, match="'Game' must lie on the screen.*1280×720"):
+    with pytest.raises(WindowHiddenError, match=r"'Game' must lie on the screen.*1280×720"):
         grabbed(source)
     client.do(game, "destroy")
     for _ in range(2):
@@ -189,7 +189,7 @@ def test_a_monitor_that_is_not_there_is_refused(display, make):
 def test_no_display_is_named(display, make, monkeypatch, name, title):
     monkeypatch.setenv("DISPLAY", name)
     began_s = time.monotonic()
-    with pytest.raises(CaptureError, match="no X display to capture.*set DISPLAY"):
+    with pytest.raises(CaptureError, match=r"no X display to capture.*set DISPLAY"):
         make(title=title)
     assert time.monotonic() - began_s < 20
 

@@ -240,9 +240,9 @@ def _load_gi() -> Any:
         import gi.repository.Gst  # pyright: ignore[reportMissingImports]
     except (ImportError, ValueError) as err:
         raise ExtraMissingError(
-            "Capture under Wayland needs PyGObject, and GStreamer with its PipeWire plugin. Install "
-            "the system's packages (Debian: gstreamer1.0-pipewire gir1.2-gst-plugins-base-1.0), "
-            "then: pip install 'charles[wayland]'."
+            "Capture under Wayland needs PyGObject, and GStreamer with its plugin for PipeWire. "
+            "Install the system's packages, on Debian gstreamer1.0-pipewire and "
+            "gir1.2-gst-plugins-base-1.0, then: pip install 'charles[wayland]'."
         ) from err
     gi.repository.Gst.init(None)
     return gi.repository
