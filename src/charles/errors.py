@@ -9,6 +9,7 @@
     │   └── GameProtocolError  a game sent something that its protocol does not allow
     ├── PadError               a gamepad cannot be made or driven
     ├── CaptureError           a screen, window or recording cannot be captured
+    │   └── WindowHiddenError  a window is covered or minimised; the next grab may work again
     ├── SharedMemoryError      a block is missing, foreign, or does not fit
     ├── StorageError           the disk copy of the samples cannot be written or read
     ├── CheckpointError        a checkpoint is missing, truncated or of another network
@@ -50,6 +51,10 @@ class PadError(CharlesError):
 
 class CaptureError(CharlesError):
     """A screen, window or recording cannot be captured."""
+
+
+class WindowHiddenError(CaptureError):
+    """A window is covered, minimised or off the screen; the next grab may work again."""
 
 
 class SharedMemoryError(CharlesError):

@@ -7,6 +7,7 @@ from typing import Literal
 from charles.errors import require
 from charles.human_config import HumanConfig
 from charles.sample import PixelFormat
+from charles.screen_config import ScreenConfig
 from charles.telemetry_config import TelemetryConfig
 
 GameName = Literal["town", "deepgtav", "deepgtav_zmq", "window"]
@@ -23,6 +24,7 @@ class WindowConfig:
     """How long to wait for the game's first telemetry, where it is to have any."""
     max_frame_age_s: float = 0.5
     """Nothing is learned from a picture that has been the same for longer than this."""
+    screen: ScreenConfig = field(default_factory=ScreenConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     human: HumanConfig = field(default_factory=HumanConfig)
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from charles.errors import ConfigError, GameError
+from charles.errors import GameError
 from charles.game_config import WindowConfig
 from charles.io.game import Scene, Telemetry
 from charles.io.human.make import make_human
 from charles.io.human.source import HumanInput
+from charles.io.screen.make import make_source
 from charles.io.screen.source import FrameSource
 from charles.io.telemetry.make import make_telemetry
 from charles.io.telemetry.source import Reading, TelemetrySource
@@ -242,13 +243,13 @@ def make_window_game(config: WindowConfig, *, height: int, width: int) -> Window
     """The watched game that ``config`` describes, with everything open.
 
     Raises:
-        ConfigError: Its pictures cannot be captured yet.
+        CaptureError: The window or screen cannot be captured.
         GameError: The port of its telemetry is taken.
         PadError: The person's pad is not there.
         ExtraMissingError: What reads that pad is not installed.
     """
     with ExitStack() as opened:
-        frames = make_frames(config, height=height, width=width)
+        frames = make_source(config.screen, height, width)
         opened.callback(frames.close)
         telemetry = make_telemetry(config.telemetry)
         if telemetry is not None:
@@ -256,12 +257,3 @@ def make_window_game(config: WindowConfig, *, height: int, width: int) -> Window
         human = make_human(config.human)
         opened.pop_all()  # all of it is the game's now
     return WindowGame(frames, telemetry=telemetry, human=human, config=config)
-
-
-def make_frames(config: WindowConfig, *, height: int, width: int) -> FrameSource:
-    """The window's pictures at the size that is stored.
-
-    Raises:
-        ConfigError: No screen source is connected here yet.
-    """
-    raise ConfigError("game.name must not be 'window' yet: no screen source is connected.")

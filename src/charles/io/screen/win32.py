@@ -1,0 +1,104 @@
+"""Windows of a Windows desktop, through user32. Not run by the tests, which have no Windows."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from charles.errors import CaptureError
+from charles.io.screen.region import Rectangle, Window, find_window, part_of, require_visible
+
+CLOAKED = 14
+"""DWMWA_CLOAKED: windows of other workspaces, and of apps that sleep, are "visible" but cloaked."""
+
+FRAME_BOUNDS = 9
+"""DWMWA_EXTENDED_FRAME_BOUNDS: a window as it is seen, without its shadow."""
+
+
+class Win32Window:
+    """The part of the desktop that shows one window, wherever it moves. Use from one thread.
+
+    Args:
+        title: See :class:`charles.screen_config.ScreenConfig`.
+        region: The part of its content; ``None`` for all.
+
+    Raises:
+        CaptureError: This is not Windows, or there is not one window of that title.
+    """
+
+    def __init__(self, title: str, region: tuple[int, int, int, int] | None) -> None:
+        self._user, self._dwm = _libraries()
+        # Otherwise coordinates are those of an unscaled desktop, and pixels would be missed.
+        self._user.SetProcessDPIAware()
+        self._region = region
+        window = find_window(title, self._stack())
+        self.handle, self._title = window.handle, window.title
+
+    def area(self, *, may_be_covered: bool = False) -> Rectangle:
+        """Where the wanted pixels are on the desktop now.
+
+        Raises:
+            WindowHiddenError: It is minimised, or, unless it may be covered, not wholly seen on
+                the first monitor.
+            CaptureError: The window was closed, or the region does not fit into it any more.
+        """
+        stack = self._stack()  # from the front to the back
+        place = next((at for at, one in enumerate(stack) if one.handle == self.handle), None)
+        if place is None:
+            raise CaptureError(f"The window {self._title!r} was closed.")
+        window = stack[place]
+        area = part_of(window.rectangle, self._region, f"the window {window.title!r}")
+        above = [one for one in stack[:place] if one.is_shown and one.rectangle.width > 0]
+        screen = Rectangle(0, 0, self._user.GetSystemMetrics(0), self._user.GetSystemMetrics(1))
+        if may_be_covered:
+            above, screen = [], area
+        require_visible(window, area, above, screen)
+        return area
+
+    def frame(self) -> Rectangle:
+        """The whole window as it is seen, with frame and title bar."""
+        bounds = (ctypes.c_long * 4)()
+        self._dwm.DwmGetWindowAttribute(
+            ctypes.c_void_p(self.handle), FRAME_BOUNDS, bounds, ctypes.sizeof(bounds)
+        )
+        left, top, right, bottom = bounds
+        return Rectangle(left, top, right - left, bottom - top)
+
+    def _stack(self) -> list[Window]:
+        """All windows with a title or a size, from the front to the back."""
+        found: list[Window] = []
+
+        def add(handle: int, _: int) -> bool:
+            found.append(self._window(handle))
+            return True
+
+        self._user.EnumWindows(_callback(add), None)
+        return [one for one in found if one.title or one.is_shown]
+
+    def _window(self, handle: int) -> Window:
+        at = ctypes.c_void_p(handle)
+        text = ctypes.create_unicode_buffer(512)
+        self._user.GetWindowTextW(at, text, len(text))
+        size, corner = (ctypes.c_long * 4)(), (ctypes.c_long * 2)()
+        self._user.GetClientRect(at, size)
+        self._user.ClientToScreen(at, corner)
+        cloaked = ctypes.c_int(0)
+        self._dwm.DwmGetWindowAttribute(at, CLOAKED, ctypes.byref(cloaked), 4)
+        is_shown = self._user.IsWindowVisible(at) and not self._user.IsIconic(at)
+        return Window(
+            handle=handle,
+            title=text.value,
+            rectangle=Rectangle(corner[0], corner[1], size[2], size[3]),
+            is_shown=bool(is_shown) and not cloaked.value,
+        )
+
+
+def _libraries() -> tuple[Any, Any]:
+    libraries = getattr(ctypes, "windll", None)
+    if libraries is None:
+        raise CaptureError("This way of capture needs Windows. On Linux use --screen.kind x11.")
+    return libraries.user32, libraries.dwmapi
+
+
+def _callback(function: Callable[[int, int], bool]) -> Any:
+    make = getattr(ctypes, "WINFUNCTYPE")  # noqa: B009, for it exists on Windows only
+    return make(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)(function)

@@ -1,0 +1,237 @@
+"""TORCS, a real racing game, on an X server without a screen, with one of its robots driving.
+
+Debian's package ``torcs``; its home is a folder of the test's. The settings say who drives where
+and that nothing is drawn over the road; the menus are gone through by key, as somebody would who
+looks at the screen: the next key is pressed when the picture shows that the last one has worked.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tests.io.screen.xserver import x_client, x_server
+
+from charles.errors import CaptureError
+from charles.io.screen.source import FrameSource
+from charles.io.screen.x11 import X11Source
+from charles.screen_config import ScreenConfig
+
+DATA = Path("/usr/share/games/torcs")
+
+START_S = 400.0
+"""How long a start, with that of the race, may take: 10 s alone, minutes on a busy machine."""
+
+STILL_S = 3.0
+"""A picture that stands still for so long waits for a key. One too many does no harm."""
+
+OVERLAYS = ("debug info", "driver board", "leader board", "driver counter", "G graph", "arcade")
+
+NO_TEXTURE_FILTER = "-GL_EXT_texture_filter_anisotropic -GL_ARB_texture_filter_anisotropic"
+"""Without these llvmpipe draws textured roads many times faster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """Who drives where, and what is seen of it."""
+
+    track: str = "e-track-3"
+    """One of the road tracks."""
+    driver: str = "berniw"
+    """Module of a robot, or ``human`` for the keyboard."""
+    index: int = 4
+    """Which of the module's cars."""
+    laps: int = 100
+    height: int = 270
+    width: int = 480
+
+
+class Torcs:
+    """A running game. Use from one thread.
+
+    Args:
+        race: What it was started with.
+        process: The program.
+        client: A connection to its display.
+    """
+
+    def __init__(self, race: Race, process: subprocess.Popen, client: Any) -> None:
+        self.race, self.process = race, process
+        self._display = client.display
+        self._root = client.root
+
+    def source(self) -> X11Source:
+        """The capture of its window, by title; the caller closes it."""
+        config = ScreenConfig(title="torcs")
+        return X11Source(config, height=self.race.height, width=self.race.width)
+
+    def hold(self, key: str, *, is_down: bool) -> None:
+        """Press or let go of a key by its X name, for example ``Return``."""
+        from Xlib import XK, X  # pyright: ignore
+        from Xlib.ext import xtest  # pyright: ignore
+
+        code = self._display.keysym_to_keycode(XK.string_to_keysym(key))
+        xtest.fake_input(self._display, X.KeyPress if is_down else X.KeyRelease, code)
+        self._display.sync()
+
+    def tap(self, key: str) -> None:
+        """Press a key for a moment.
+
+        Without a window manager keys go to the window under the pointer, which stays where the
+        server puts it, in the middle: moving it would take the focus off the menu's first entry.
+        """
+        self.hold(key, is_down=True)
+        time.sleep(0.05)
+        self.hold(key, is_down=False)
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+
+@contextlib.contextmanager
+def torcs(folder: Path, race: Race) -> Iterator[Torcs]:
+    """The game with the race under way; ``DISPLAY`` names its display meanwhile.
+
+    Args:
+        folder: Becomes its home.
+        race: Who drives where.
+    """
+    configure(folder, race)
+    with x_server(race.width, race.height), x_client() as client:
+        process = subprocess.Popen(
+            [_program()],
+            env={
+                **os.environ,
+                "HOME": str(folder),
+                "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu/torcs/lib",
+                "MESA_EXTENSION_OVERRIDE": NO_TEXTURE_FILTER,
+                "ALSOFT_DRIVERS": "null",
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # its launcher is a shell script: end them together
+        )
+        game = Torcs(race, process, client)
+        try:
+            begin(game)
+            yield game
+        finally:
+            os.killpg(process.pid, 9)
+            process.wait()
+
+
+def configure(folder: Path, race: Race) -> None:
+    """Write the settings that differ from the package's, where the game looks for them first."""
+    home = folder / ".torcs" / "config"
+    (home / "raceman").mkdir(parents=True, exist_ok=True)
+    screen = (DATA / "config" / "screen.xml").read_text(encoding="utf-8")
+    for name, before, value in (("x", 640, race.width), ("y", 480, race.height)):
+        screen = _replaced(screen, f'name="{name}" val="{before}"', f'name="{name}" val="{value}"')
+    (home / "screen.xml").write_text(screen, encoding="utf-8")
+    nothing = "".join(f'<attnum name="{name}" val="0"/>' for name in OVERLAYS)
+    view = f'<section name="0">{nothing}<attnum name="map mode" val="1"/></section>'
+    graph = (DATA / "config" / "graph.xml").read_text(encoding="utf-8")
+    start = '<section name="Display Mode">'
+    (home / "graph.xml").write_text(_replaced(graph, start, start + view), encoding="utf-8")
+    quick = (DATA / "config" / "raceman" / "quickrace.xml").read_text(encoding="utf-8")
+    quick = _replaced(quick, 'val="forza"', f'val="{race.track}"')
+    quick = _replaced(quick, 'name="laps" val="3.000000"', f'name="laps" val="{race.laps}"')
+    quick = quick[: quick.index('<section name="Drivers">')] + _drivers(race)
+    (home / "raceman" / "quickrace.xml").write_text(quick, encoding="utf-8")
+
+
+def _drivers(race: Race) -> str:
+    """The end of the race's file: one driver, whom the camera follows."""
+    return f"""<section name="Drivers">
+      <attnum name="maximum number" val="1"/>
+      <attstr name="focused module" val="{race.driver}"/>
+      <attnum name="focused idx" val="{race.index}"/>
+      <section name="1">
+        <attnum name="idx" val="{race.index}"/>
+        <attstr name="module" val="{race.driver}"/>
+      </section>
+    </section>
+    <section name="Configuration">
+      <section name="1"><attstr name="type" val="track select"/></section>
+      <section name="2"><attstr name="type" val="drivers select"/></section>
+      <section name="3">
+        <attstr name="type" val="race config"/>
+        <attstr name="race" val="Quick Race"/>
+        <section name="Options">
+          <section name="1"><attstr name="type" val="race length"/></section>
+        </section>
+      </section>
+    </section>
+</params>
+"""
+
+
+def _replaced(text: str, before: str, after: str) -> str:
+    assert before in text, f"TORCS' settings have no {before!r}"
+    return text.replace(before, after, 1)
+
+
+def _program() -> str:
+    found = shutil.which("torcs") or shutil.which("torcs", path="/usr/games")
+    assert found is not None
+    return found
+
+
+def begin(game: Torcs) -> None:
+    """Through the menus: Race, Quick Race, New Race, Start. Then the view from the hood."""
+    deadline_s = time.monotonic() + START_S
+    source = _window(game, deadline_s)
+    try:
+        while _is_black(source):
+            assert time.monotonic() < deadline_s, "TORCS drew nothing"
+            time.sleep(0.1)
+        while not _is_moving(game, source, deadline_s):
+            game.tap("Return")
+        game.tap("F2")
+    finally:
+        source.close()
+
+
+def _window(game: Torcs, deadline_s: float) -> X11Source:
+    while True:
+        assert game.is_alive(), "TORCS ended"
+        try:
+            return game.source()
+        except CaptureError:
+            assert time.monotonic() < deadline_s, "TORCS opened no window"
+            time.sleep(0.1)
+
+
+def _is_black(source: FrameSource) -> bool:
+    out = np.empty(source.frame_shape, np.uint8)
+    source.grab(out)
+    return not out.any()
+
+
+def _changes(source: FrameSource, seconds: float) -> int:
+    """How many new pictures come in a while."""
+    out = np.empty(source.frame_shape, np.uint8)
+    count, end_s = 0, time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        count += source.grab(out).is_new
+        time.sleep(0.01)
+    return count
+
+
+def _is_moving(game: Torcs, source: FrameSource, deadline_s: float) -> bool:
+    """Wait until pictures move by themselves (``True``), or stand still: a menu, or a long load."""
+    still_s = 0.0
+    while still_s < STILL_S:
+        assert time.monotonic() < deadline_s, "the race did not begin"
+        assert game.is_alive(), "TORCS ended"
+        counts = [_changes(source, 0.5) for _ in range(2)]
+        if min(counts) >= 4:
+            return True
+        still_s = 0.0 if any(counts) else still_s + 1.0
+    return False
