@@ -38,3 +38,10 @@ def test_reset_gives_a_whole_new_window():
 def test_a_rate_must_be_positive():
     with pytest.raises(ConfigError, match="rate_hz must be positive"):
         Unstuck(CONFIG, rate_hz=0.0)
+
+
+def test_a_car_of_unknown_speed_is_never_stuck():
+    unstuck = Unstuck(UnstuckConfig(window_s=1.0, distance_m=3.0), rate_hz=10.0)
+    assert not any(unstuck.add(None) for _ in range(100))
+    assert not any(unstuck.add(0.0) for _ in range(9))
+    assert unstuck.add(0.0)  # known again for a whole window, and standing still

@@ -285,7 +285,7 @@ class Collector:
             header["picked_for"] = output
             header["weather"] = WEATHERS.index(telemetry.weather)
             header["time_of_day_h"] = telemetry.time_of_day_h
-            header["speed_mps"] = telemetry.speed_mps
+            header["speed_mps"] = telemetry.shown_speed_mps
             header["controls"] = telemetry.controls
             header["label"] = label
             header["purpose"] = telemetry.purpose

@@ -42,7 +42,7 @@ class Observer:
         """Inputs for the instant whose pixels are in :attr:`frame`; does not remember it."""
         inputs = self.inputs
         self.write_pixels(inputs["pixels"][0])
-        inputs["speed"][0] = telemetry.speed_mps
+        inputs["speed"][0] = telemetry.shown_speed_mps
         inputs["purpose"][0] = telemetry.purpose
         self.write_history(inputs["history"][0])
         return inputs
@@ -69,7 +69,7 @@ class Observer:
 
     def remember(self, telemetry: Telemetry) -> None:
         """Add the instant to the history, so that the next one knows it."""
-        self._history.append(telemetry.controls, telemetry.speed_mps, telemetry.purpose)
+        self._history.append(telemetry.controls, telemetry.shown_speed_mps, telemetry.purpose)
         self._frames.append(self.frame)
 
     def restart(self) -> None:

@@ -30,13 +30,15 @@ class Unstuck:
         self._steps_m = np.zeros(max(1, round(config.window_s * rate_hz)))
         self._seen = 0
 
-    def add(self, speed_mps: float) -> bool:
-        """Count one instant at this speed over ground, 0 or more.
+    def add(self, speed_mps: float | None) -> bool:
+        """Count one instant at this speed over ground, 0 or more; ``None`` where nobody knows, and
+        a car of unknown speed is never stuck.
 
         Returns:
             Whether the car is stuck. Never before a whole window was seen since :meth:`reset`.
         """
-        self._steps_m[self._seen % len(self._steps_m)] = abs(speed_mps) * self._period_s
+        step_m = np.inf if speed_mps is None else abs(speed_mps) * self._period_s
+        self._steps_m[self._seen % len(self._steps_m)] = step_m
         self._seen += 1
         return self._seen >= len(self._steps_m) and self.travelled_m < self._least_m
 

@@ -114,7 +114,7 @@ def check_instant(game, telemetry):
     assert np.isfinite(telemetry.purpose).all()
     assert abs(telemetry.purpose[0]) <= math.pi + 1e-6
     assert telemetry.purpose[1] >= 0.0
-    assert telemetry.speed_mps >= 0.0
+    assert telemetry.speed_mps is None or telemetry.speed_mps >= 0.0
     assert np.isfinite(telemetry.location).all()
     assert telemetry.weather in WEATHERS
     assert 0.0 <= telemetry.time_of_day_h <= 24.0

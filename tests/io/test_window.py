@@ -3,6 +3,7 @@
 import contextlib
 import time
 
+import av
 import numpy as np
 import pytest
 from tests.io import test_game_conformance as conformance
@@ -25,6 +26,7 @@ from charles.io.screen.source import Capture, FrameSource
 from charles.io.telemetry import codemasters, forza, outgauge
 from charles.io.telemetry.receiver import UdpTelemetry
 from charles.io.window import WindowGame
+from charles.screen_config import ScreenConfig
 from charles.telemetry_config import TelemetryConfig
 
 HEIGHT, WIDTH = conformance.HEIGHT, conformance.WIDTH
@@ -169,7 +171,7 @@ def test_a_person_alone_is_enough():
         game.reset(Scene())
         instant = game.tick()
         assert instant.label.tolist() == [0.5, -0.5]
-        assert (instant.speed_mps, instant.location) == (0.0, (0.0, 0.0, 0.0))
+        assert (instant.speed_mps, instant.location) == (None, (0.0, 0.0, 0.0))
         conformance.check_instant(game, instant)
 
 
@@ -196,7 +198,7 @@ def test_a_game_that_stops_sending_is_not_believed_and_nothing_hangs():
             game.reset(Scene())
             conformance.ticks_until(game, lambda told: told.label is not None, 20.0)
         lost = conformance.ticks_until(game, lambda told: told.label is None, 20.0)
-        assert (lost.speed_mps, lost.location) == (0.0, (0.0, 0.0, 0.0))
+        assert (lost.speed_mps, lost.location) == (None, (0.0, 0.0, 0.0))
         assert game.tally.silent >= 1
         before = game.tally
         assert game.tick().label is None
@@ -211,7 +213,7 @@ def test_a_game_in_its_menu_is_no_driving_although_the_pad_is_held():
         send(game, sender, forza_packet(Car(), is_driving=False))
         game.reset(Scene())
         instant = game.tick()
-        assert (instant.label, instant.speed_mps) == (None, 0.0)
+        assert (instant.label, instant.speed_mps) == (None, None)
         assert game.tally.not_driving == 1
 
 
@@ -297,9 +299,26 @@ def test_misuse_is_named_and_closing_closes_all():
             game.tick()
 
 
-def test_a_window_is_made_by_name_once_it_has_pictures():
-    with pytest.raises(ConfigError, match="screen source"):
-        make_game(GameConfig(name="window"), FrameConfig(), seed=1)
+def test_a_window_game_is_made_by_name(tmp_path):
+    path = tmp_path / "drive.mkv"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=30, width=WIDTH, height=HEIGHT)
+        stream.pix_fmt = "bgr0"
+        picture = np.full((HEIGHT, WIDTH, 3), (200, 100, 50), np.uint8)
+        for _ in range(90):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    window = WindowConfig(screen=ScreenConfig(kind="replay", file=path, is_realtime=False))
+    frame = FrameConfig(height=HEIGHT // 2, width=WIDTH // 2)
+    with contextlib.closing(
+        make_game(GameConfig(name="window", window=window), frame, seed=1)
+    ) as game:
+        game.reset(Scene())
+        game.tick()
+        out = np.zeros(game.frame_shape, np.uint8)
+        game.grab(out)
+        assert out.shape == (HEIGHT // 2, WIDTH // 2, 3)
+        assert np.all(out == (200, 100, 50))
 
 
 @pytest.mark.parametrize("name", ["rate_hz", "start_s", "max_frame_age_s"])

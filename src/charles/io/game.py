@@ -47,8 +47,8 @@ class Telemetry:
     """Controls that apply at this instant, float32 ``[A]`` in [-1, 1]."""
     label: np.ndarray | None
     """What the expert would do here, float32 ``[A]``; ``None`` while the game cannot tell."""
-    speed_mps: float
-    """Speed over ground, 0 or more."""
+    speed_mps: float | None
+    """Speed over ground, 0 or more; ``None`` where the game does not tell it."""
     purpose: np.ndarray
     """Target's direction (radians, positive right) and distance (m), float32 ``[2]``."""
     location: tuple[float, float, float]
@@ -61,6 +61,11 @@ class Telemetry:
     """Whether a collision began since the last instant."""
     is_off_road: bool = False
     """Whether the car is off the road."""
+
+    @property
+    def shown_speed_mps(self) -> float:
+        """The speed as a network is shown it: 0 where the game does not tell it."""
+        return self.speed_mps or 0.0
 
 
 @runtime_checkable

@@ -2,7 +2,8 @@
 
 There is no command channel. Somebody at the game's own controls drives, or a virtual pad does; a
 scene cannot be asked for, and a car cannot be put elsewhere. What such a game does not tell stays
-at its neutral value: the purpose, the weather, the hour, and the speed where there is no telemetry.
+at its neutral value: the purpose, the weather, the hour. Where there is no telemetry the speed is
+unknown.
 
 The label of an instant is what the person does with the pad or wheel; without one it is what the
 telemetry says of pedals and steering, if it says both. There is no label at an instant that is not
@@ -135,7 +136,7 @@ class WindowGame:
             captured_ns=capture.captured_ns,
             controls=np.zeros(len(self.controls), np.float32) if controls is None else controls,
             label=None if label is None else label.copy(),
-            speed_mps=known.speed_mps or 0.0,
+            speed_mps=known.speed_mps,
             purpose=np.zeros(2, np.float32),
             location=known.location or (0.0, 0.0, 0.0),
         )
