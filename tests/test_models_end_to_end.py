@@ -24,7 +24,7 @@ TICKS = 5
 QUICK = (
     "model_0001_xception_v5",  # discrete deltas of three outputs, and a vector of the past
     "model_0008_irv2_data_td_v6",  # rows of the past alone
-    "model_0012_regnet_v3",  # four pictures, and a memory that learns apart
+    "model_0012_regnet_v2",  # four pictures, and a memory
 )
 """One of each kind that takes seconds to compile; the large backbones take minutes."""
 
