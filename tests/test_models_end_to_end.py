@@ -117,7 +117,7 @@ def test_a_model_learns_resumes_drives_and_is_evaluated(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)  # two backbones compile for minutes
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in QUICK])
 def test_every_other_model_does_so_too(name, tmp_path):
     check(name, tmp_path / "run")
