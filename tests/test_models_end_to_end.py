@@ -24,7 +24,7 @@ TICKS = 5
 QUICK = (
     "model_0001_xception_v5",  # discrete deltas of three outputs, and a vector of the past
     "model_0008_irv2_data_td_v6",  # rows of the past alone
-    "model_0012_regnet_v3",  # four pictures, and a memory that learns apart
+    "model_0012_regnet_v2",  # four pictures, and a memory
 )
 """One of each kind that takes seconds to compile; the large backbones take minutes."""
 
@@ -117,7 +117,7 @@ def test_a_model_learns_resumes_drives_and_is_evaluated(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)  # two backbones compile for minutes
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in QUICK])
 def test_every_other_model_does_so_too(name, tmp_path):
     check(name, tmp_path / "run")

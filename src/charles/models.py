@@ -68,12 +68,6 @@ class Memory:
     """Channels that it ends in."""
     units: int = 64
     """Features that all differences together become."""
-    is_apart: bool = True
-    """Whether it learns nothing but how the action changed since the oldest picture."""
-    hidden_share: float = 0.0
-    """Share of the training samples that are shown without it."""
-    loss_weight: float = 0.25
-    """Weight of the loss by which it learns, if it learns apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,15 +119,11 @@ class ModelSpec:
     @property
     def auxiliary_weight(self) -> float:
         """Weight of the losses of outputs that only help it to learn."""
-        if self.memory is not None:
-            return self.memory.loss_weight * self.memory.is_apart
         return self.auxiliary.loss_weight if self.auxiliary is not None else 0.0
 
     @property
     def history_length(self) -> int:
-        """Past instants of controls, speed and purpose that it reads, or learns from."""
-        if self.memory is not None and self.memory.is_apart:
-            return (self.frames - 1) * self.frame_stride
+        """Past instants of controls, speed and purpose that it reads."""
         return max((each.length for each in self.past.signals), default=0) if self.past else 0
 
     def at_width(self, width: float) -> "ModelSpec":
@@ -203,7 +193,6 @@ _0009_V2 = replace(_0008_V2, common=_DEEP, transfer=(_from_0004(27_500), _from_0
 _0009_V5 = replace(_0004, transfer=(_from_0004(211_250),), frozen=("backbone",))
 
 _0012 = ModelSpec(backbone="nf_regnet", neck=32, common=(256, 128))
-_RECALL = replace(_0012, frames=4, frame_stride=10)
 
 MODELS: dict[str, ModelSpec] = {
     "model_0001_xception_v1": _0001_V1,
@@ -269,8 +258,7 @@ MODELS: dict[str, ModelSpec] = {
     "model_0010_irv2_tcb": replace(_0004, common=(), heads=(1024, *_NARROWING), is_split=True),
     "model_0011_x_tcb": replace(_0003, common=(), heads=(1024, *_NARROWING), is_split=True),
     "model_0012_regnet_v1": _0012,
-    "model_0012_regnet_v2": replace(_RECALL, memory=Memory(is_apart=False)),
-    "model_0012_regnet_v3": replace(_RECALL, memory=Memory()),
+    "model_0012_regnet_v2": replace(_0012, frames=4, frame_stride=10, memory=Memory()),
 }
 """All of them by name."""
 

@@ -5,16 +5,13 @@ pictures, the present one too, pass a small network of their own; the memory is 
 the features of each earlier picture differ from the present ones. Each age has weights of its own,
 so the order cannot be confused, and where nothing has moved the memory says nothing.
 
-What a car sees move tells how it was steered a moment ago, and an expert's actions hardly change
-from one instant to the next; so a network that may learn what it likes from the past learns to
-repeat itself. A memory that learns apart never learns the action: it learns by how much the action
-has *changed* since its oldest picture, where the past action is of no use. What drives reads it,
-and no gradient goes back.
+What is not in it matters as much. An expert's actions hardly change from one instant to the next,
+so a network that is given its past actions learns to repeat them; this one is given pictures alone,
+and where they do not differ it is a network of one picture.
 
 References:
-    Chuang, Yang, Wen, Gao, "Resolving copycat problems in visual imitation learning via residual
-    action prediction", 2022, https://arxiv.org/abs/2207.09705. There the memory reads the whole
-    past; here it reads differences.
+    Wen, Lin, Darrell, Jayaraman, Gao, "Fighting copycat agents in behavioral cloning from
+    observation histories", 2020, https://arxiv.org/abs/2010.14876. What goes wrong with a past.
 """
 
 from collections.abc import Sequence
@@ -28,11 +25,10 @@ from charles.nets import compact
 from charles.nets.backbones import BACKBONES
 from charles.nets.blocks import StandardConv, adapt_to_light, rectify
 from charles.nets.conditioned import ConditionedDriver, join
-from charles.nets.functional import AUXILIARY, Batch
+from charles.nets.functional import Batch
 from charles.nets.initial import scaled
 from charles.nets.preprocess import area_weights
 from charles.network_config import CompactConfig
-from charles.outputs import control_of
 
 Array = jax.Array
 
@@ -51,7 +47,6 @@ class RecallDriver(ConditionedDriver):
     Args:
         spec: Backbone, neck, memory, and widths of the dense layers (``common``).
         heads: Units of the head of every output.
-        controls: Names of the game's controls, as columns of the history.
         frozen: Parts that are not trained.
         dtype: What backbone and memory compute in; everything behind them is float32.
         rngs: Random streams.
@@ -61,7 +56,6 @@ class RecallDriver(ConditionedDriver):
         self,
         spec: ModelSpec,
         heads: dict[str, int],
-        controls: Sequence[str],
         frozen: tuple[str, ...],
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -71,9 +65,7 @@ class RecallDriver(ConditionedDriver):
         super().__init__(features, heads, dense=spec.common, condition=_CONDITION, rngs=rngs)
         self.backbone = BACKBONES[spec.backbone].make(3, width=spec.width, rngs=rngs)
         self.neck = StandardConv(self.backbone.num_features, spec.neck, 1, rngs=rngs)
-        self.memory = Recall(memory, spec.frames - 1, heads, rngs=rngs) if memory else None
-        self.oldest = (spec.frames - 1) * spec.frame_stride
-        self.controls = tuple(controls)
+        self.memory = Recall(memory, spec.frames - 1, rngs=rngs) if memory else None
         self.frozen, self.dtype = frozen, dtype
 
     def __call__(
@@ -82,13 +74,9 @@ class RecallDriver(ConditionedDriver):
         """See :class:`charles.nets.functional.NetworkModule`."""
         pictures = [adapt_to_light(each).astype(self.dtype) for each in _apart(batch["image"])]
         x = self._see(pictures[-1], is_training=is_training)
-        auxiliary: dict[str, Array] = {}
         if self.memory is not None:
-            recalled = self.memory(pictures)
-            if is_training:
-                auxiliary = self._explain(self.memory, recalled, batch["history"])
-            x = join(x, self.memory.tell(recalled, key if is_training else None))
-        return self.decide(x, self.encode_purpose(batch), batch) | auxiliary
+            x = join(x, self.memory(pictures))
+        return self.decide(x, self.encode_purpose(batch), batch)
 
     def _see(self, picture: Array, *, is_training: bool) -> Array:
         """Features ``[B, N]`` of the present. A frozen backbone gathers no statistics."""
@@ -97,34 +85,17 @@ class RecallDriver(ConditionedDriver):
         maps = jax.lax.stop_gradient(maps) if is_frozen else maps
         return _sum_up(rectify(self.neck(maps)))
 
-    def _explain(self, memory: "Recall", recalled: Array, history: Array) -> dict[str, Array]:
-        """What the action must be if the oldest picture's changed as the memory says."""
-        if not memory.config.is_apart:
-            return {}
-        then = history[:, -self.oldest, : len(self.controls)]
-        predictions = {name: head(recalled) for name, head in memory.changes.items()}
-        return {
-            AUXILIARY + name: value + control_of(then, self.controls, name)[:, None]
-            if value.shape[-1] == 1
-            else value
-            for name, value in predictions.items()
-        }
-
 
 class Recall(nnx.Module):
     """What has changed since earlier pictures, as features ``[B, units]``.
 
     Args:
-        config: Widths and how it learns.
+        config: Its widths.
         num_earlier: Pictures before the present one.
-        heads: Units of the head of every output.
         rngs: Random streams.
     """
 
-    def __init__(
-        self, config: Memory, num_earlier: int, heads: dict[str, int], *, rngs: nnx.Rngs
-    ) -> None:
-        self.config = config
+    def __init__(self, config: Memory, num_earlier: int, *, rngs: nnx.Rngs) -> None:
         small = CompactConfig(widths=config.widths, neck=config.neck, is_modulated=False)
         self.glance = compact.Backbone(small, 3, rngs=rngs)
         features = _GRID[0] * _GRID[1] * config.neck * num_earlier
@@ -132,11 +103,6 @@ class Recall(nnx.Module):
         self.compare = nnx.Linear(
             features, config.units, use_bias=False, kernel_init=scaled(2.0), rngs=rngs
         )
-        changes = {
-            name: nnx.Linear(config.units, units, kernel_init=scaled(0.01), rngs=rngs)
-            for name, units in heads.items()
-        }
-        self.changes = nnx.Dict(changes if config.is_apart else {})
 
     def __call__(self, pictures: Sequence[Array]) -> Array:
         """Features ``[B, units]`` from pictures ``[B, h, w, 3]``, oldest first."""
@@ -144,15 +110,6 @@ class Recall(nnx.Module):
         *earlier, present = jnp.split(seen, len(pictures))
         differences = [present - each for each in earlier]
         return jax.nn.relu(self.compare(jnp.concatenate(differences, axis=-1)))
-
-    def tell(self, recalled: Array, key: Array | None) -> Array:
-        """What the driver is given of it, ``[B, units]``; with a key some samples get nothing."""
-        if self.config.is_apart:
-            recalled = jax.lax.stop_gradient(recalled)
-        if key is None or self.config.hidden_share == 0:
-            return recalled
-        shown = jax.random.bernoulli(key, 1 - self.config.hidden_share, (len(recalled), 1))
-        return recalled * shown
 
 
 def _apart(image: Array) -> list[Array]:

@@ -66,8 +66,10 @@ def make_model(
     parts = parts_of(spec)
     for part in frozen:
         require(part in parts, "network.frozen", f"be of {', '.join(parts)}", part)
-    make = RecallDriver if spec.neck else Model
-    return make(spec, heads or documented_heads(spec), controls, frozen, dtype, rngs)
+    heads = heads or documented_heads(spec)
+    if spec.neck:
+        return RecallDriver(spec, heads, frozen, dtype, rngs)
+    return Model(spec, heads, controls, frozen, dtype, rngs)
 
 
 def documented_heads(spec: ModelSpec) -> dict[str, int]:
