@@ -52,6 +52,10 @@ class Race:
     width: int = 480
 
 
+MOVED_SHARE = 0.3
+"""Share of pixels that differ between two pictures of a drive."""
+
+
 class Torcs:
     """A running game. Use from one thread.
 
@@ -135,7 +139,11 @@ def configure(folder: Path, race: Race) -> None:
         screen = _replaced(screen, f'name="{name}" val="{before}"', f'name="{name}" val="{value}"')
     (home / "screen.xml").write_text(screen, encoding="utf-8")
     nothing = "".join(f'<attnum name="{name}" val="0"/>' for name in OVERLAYS)
-    view = f'<section name="0">{nothing}<attnum name="map mode" val="1"/></section>'
+    hood = '<attnum name="camera head list" val="0"/><attnum name="camera" val="0"/>'
+    view = "".join(
+        f'<section name="{whose}">{nothing}<attnum name="map mode" val="1"/>{hood}</section>'
+        for whose in ("0", f"{race.driver} {race.index}")  # the screen's, and the driver's own
+    )
     graph = (DATA / "config" / "graph.xml").read_text(encoding="utf-8")
     start = '<section name="Display Mode">'
     (home / "graph.xml").write_text(_replaced(graph, start, start + view), encoding="utf-8")
@@ -184,7 +192,7 @@ def _program() -> str:
 
 
 def begin(game: Torcs) -> None:
-    """Through the menus: Race, Quick Race, New Race, Start. Then the view from the hood."""
+    """Through the menus: Race, Quick Race, New Race, Start."""
     deadline_s = time.monotonic() + START_S
     source = _window(game, deadline_s)
     try:
@@ -193,7 +201,6 @@ def begin(game: Torcs) -> None:
             time.sleep(0.1)
         while not _is_moving(game, source, deadline_s):
             game.tap("Return")
-        game.tap("F2")
     finally:
         source.close()
 
@@ -214,24 +221,22 @@ def _is_black(source: FrameSource) -> bool:
     return not out.any()
 
 
-def _changes(source: FrameSource, seconds: float) -> int:
-    """How many new pictures come in a while."""
-    out = np.empty(source.frame_shape, np.uint8)
-    count, end_s = 0, time.monotonic() + seconds
-    while time.monotonic() < end_s:
-        count += source.grab(out).is_new
-        time.sleep(0.01)
-    return count
-
-
 def _is_moving(game: Torcs, source: FrameSource, deadline_s: float) -> bool:
-    """Wait until pictures move by themselves (``True``), or stand still: a menu, or a long load."""
-    still_s = 0.0
-    while still_s < STILL_S:
+    """Wait until the picture moves by itself (``True``), or stands still: a menu, or a long load.
+
+    When the car drives, most pixels change from picture to picture, again and again, however few
+    pictures there are; a menu changes so only once, for a key.
+    """
+    before = out = np.empty(source.frame_shape, np.uint8)
+    moves, since_s = 0, time.monotonic()
+    while time.monotonic() - since_s < STILL_S:
         assert time.monotonic() < deadline_s, "the race did not begin"
         assert game.is_alive(), "TORCS ended"
-        counts = [_changes(source, 0.5) for _ in range(2)]
-        if min(counts) >= 4:
+        time.sleep(0.01)
+        if not source.grab(out).is_new:
+            continue
+        moves = moves + 1 if (out != before).any(axis=2).mean() > MOVED_SHARE else 0
+        if moves >= 3:
             return True
-        still_s = 0.0 if any(counts) else still_s + 1.0
+        before, since_s = out.copy(), time.monotonic()
     return False
