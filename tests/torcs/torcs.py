@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tests.io.screen.xserver import x_client, x_server
 
-from charles.errors import CaptureError
+from charles.errors import CaptureError, WindowHiddenError
 from charles.io.screen.source import FrameSource
 from charles.io.screen.x11 import X11Source
 from charles.screen_config import ScreenConfig
@@ -215,9 +215,17 @@ def _window(game: Torcs, deadline_s: float) -> X11Source:
             time.sleep(0.1)
 
 
+def _look(source: FrameSource, out: np.ndarray) -> bool:
+    """Grab, and tell whether the picture is new; its window comes and goes while it starts."""
+    try:
+        return source.grab(out).is_new
+    except WindowHiddenError:
+        return False
+
+
 def _is_black(source: FrameSource) -> bool:
-    out = np.empty(source.frame_shape, np.uint8)
-    source.grab(out)
+    out = np.zeros(source.frame_shape, np.uint8)
+    _look(source, out)
     return not out.any()
 
 
@@ -233,7 +241,7 @@ def _is_moving(game: Torcs, source: FrameSource, deadline_s: float) -> bool:
         assert time.monotonic() < deadline_s, "the race did not begin"
         assert game.is_alive(), "TORCS ended"
         time.sleep(0.01)
-        if not source.grab(out).is_new:
+        if not _look(source, out):
             continue
         moves = moves + 1 if (out != before).any(axis=2).mean() > MOVED_SHARE else 0
         if moves >= 3:
