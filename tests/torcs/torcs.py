@@ -31,7 +31,15 @@ START_S = 400.0
 STILL_S = 3.0
 """A picture that stands still for so long waits for a key. One too many does no harm."""
 
-OVERLAYS = ("debug info", "driver board", "leader board", "driver counter", "G graph", "arcade")
+OVERLAYS = (
+    "debug info",
+    "enable mirror",
+    "driver board",
+    "leader board",
+    "driver counter",
+    "G graph",
+    "arcade",
+)
 
 NO_TEXTURE_FILTER = "-GL_EXT_texture_filter_anisotropic -GL_ARB_texture_filter_anisotropic"
 """Without these llvmpipe draws textured roads many times faster."""
@@ -139,7 +147,8 @@ def configure(folder: Path, race: Race) -> None:
         screen = _replaced(screen, f'name="{name}" val="{before}"', f'name="{name}" val="{value}"')
     (home / "screen.xml").write_text(screen, encoding="utf-8")
     nothing = "".join(f'<attnum name="{name}" val="0"/>' for name in OVERLAYS)
-    hood = '<attnum name="camera head list" val="0"/><attnum name="camera" val="0"/>'
+    # The third of the views that F2 goes through.
+    hood = '<attnum name="camera head list" val="0"/><attnum name="camera" val="2"/>'
     view = "".join(
         f'<section name="{whose}">{nothing}<attnum name="map mode" val="1"/>{hood}</section>'
         for whose in ("0", f"{race.driver} {race.index}")  # the screen's, and the driver's own

@@ -10,6 +10,9 @@ from charles.io.screen.source import FrameSource
 from charles.io.screen.wayland import WaylandSource
 from charles.screen_config import ScreenConfig
 
+# PyGObject before 3.44 imports in the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:DynamicImporter:ImportWarning")
+
 RED = "videotestsrc pattern=red num-buffers={} ! video/x-raw,width=67,height=48,framerate=30/1"
 
 

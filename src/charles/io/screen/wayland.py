@@ -2,7 +2,8 @@
 
 Only the user can say what is captured, by a dialogue at the start; no program may choose a window
 by its title. A covered window is captured as if it were not, where the desktop can do that.
-Nothing of this was run yet, for want of a Wayland desktop.
+The portal was not run yet, for want of a Wayland desktop; the reading of pictures was, with another
+source of GStreamer's.
 
 References:
     "XDG Desktop Portal: ScreenCast",
