@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tests.io.screen.xserver import x_client, x_server
 
-from charles.errors import CaptureError
+from charles.errors import CaptureError, WindowHiddenError
 from charles.io.screen.source import FrameSource
 from charles.io.screen.x11 import X11Source
 from charles.screen_config import ScreenConfig
@@ -31,7 +31,15 @@ START_S = 400.0
 STILL_S = 3.0
 """A picture that stands still for so long waits for a key. One too many does no harm."""
 
-OVERLAYS = ("debug info", "driver board", "leader board", "driver counter", "G graph", "arcade")
+OVERLAYS = (
+    "debug info",
+    "enable mirror",
+    "driver board",
+    "leader board",
+    "driver counter",
+    "G graph",
+    "arcade",
+)
 
 NO_TEXTURE_FILTER = "-GL_EXT_texture_filter_anisotropic -GL_ARB_texture_filter_anisotropic"
 """Without these llvmpipe draws textured roads many times faster."""
@@ -50,6 +58,10 @@ class Race:
     laps: int = 100
     height: int = 270
     width: int = 480
+
+
+MOVED_SHARE = 0.3
+"""Share of pixels that differ between two pictures of a drive."""
 
 
 class Torcs:
@@ -135,7 +147,12 @@ def configure(folder: Path, race: Race) -> None:
         screen = _replaced(screen, f'name="{name}" val="{before}"', f'name="{name}" val="{value}"')
     (home / "screen.xml").write_text(screen, encoding="utf-8")
     nothing = "".join(f'<attnum name="{name}" val="0"/>' for name in OVERLAYS)
-    view = f'<section name="0">{nothing}<attnum name="map mode" val="1"/></section>'
+    # The third of the views that F2 goes through.
+    hood = '<attnum name="camera head list" val="0"/><attnum name="camera" val="2"/>'
+    view = "".join(
+        f'<section name="{whose}">{nothing}<attnum name="map mode" val="1"/>{hood}</section>'
+        for whose in ("0", f"{race.driver} {race.index}")  # the screen's, and the driver's own
+    )
     graph = (DATA / "config" / "graph.xml").read_text(encoding="utf-8")
     start = '<section name="Display Mode">'
     (home / "graph.xml").write_text(_replaced(graph, start, start + view), encoding="utf-8")
@@ -184,7 +201,7 @@ def _program() -> str:
 
 
 def begin(game: Torcs) -> None:
-    """Through the menus: Race, Quick Race, New Race, Start. Then the view from the hood."""
+    """Through the menus: Race, Quick Race, New Race, Start."""
     deadline_s = time.monotonic() + START_S
     source = _window(game, deadline_s)
     try:
@@ -193,7 +210,6 @@ def begin(game: Torcs) -> None:
             time.sleep(0.1)
         while not _is_moving(game, source, deadline_s):
             game.tap("Return")
-        game.tap("F2")
     finally:
         source.close()
 
@@ -208,30 +224,36 @@ def _window(game: Torcs, deadline_s: float) -> X11Source:
             time.sleep(0.1)
 
 
+def _look(source: FrameSource, out: np.ndarray) -> bool:
+    """Grab, and tell whether the picture is new; its window comes and goes while it starts."""
+    try:
+        return source.grab(out).is_new
+    except WindowHiddenError:
+        return False
+
+
 def _is_black(source: FrameSource) -> bool:
-    out = np.empty(source.frame_shape, np.uint8)
-    source.grab(out)
+    out = np.zeros(source.frame_shape, np.uint8)
+    _look(source, out)
     return not out.any()
 
 
-def _changes(source: FrameSource, seconds: float) -> int:
-    """How many new pictures come in a while."""
-    out = np.empty(source.frame_shape, np.uint8)
-    count, end_s = 0, time.monotonic() + seconds
-    while time.monotonic() < end_s:
-        count += source.grab(out).is_new
-        time.sleep(0.01)
-    return count
-
-
 def _is_moving(game: Torcs, source: FrameSource, deadline_s: float) -> bool:
-    """Wait until pictures move by themselves (``True``), or stand still: a menu, or a long load."""
-    still_s = 0.0
-    while still_s < STILL_S:
+    """Wait until the picture moves by itself (``True``), or stands still: a menu, or a long load.
+
+    When the car drives, most pixels change from picture to picture, again and again, however few
+    pictures there are; a menu changes so only once, for a key.
+    """
+    before = out = np.empty(source.frame_shape, np.uint8)
+    moves, since_s = 0, time.monotonic()
+    while time.monotonic() - since_s < STILL_S:
         assert time.monotonic() < deadline_s, "the race did not begin"
         assert game.is_alive(), "TORCS ended"
-        counts = [_changes(source, 0.5) for _ in range(2)]
-        if min(counts) >= 4:
+        time.sleep(0.01)
+        if not _look(source, out):
+            continue
+        moves = moves + 1 if (out != before).any(axis=2).mean() > MOVED_SHARE else 0
+        if moves >= 3:
             return True
-        still_s = 0.0 if any(counts) else still_s + 1.0
+        before, since_s = out.copy(), time.monotonic()
     return False

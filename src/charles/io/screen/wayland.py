@@ -2,8 +2,8 @@
 
 Only the user can say what is captured, by a dialogue at the start; no program may choose a window
 by its title. A covered window is captured as if it were not, where the desktop can do that.
-The portal was not run here, for want of a Wayland desktop; the reading of pictures was, from
-another source of GStreamer's.
+The portal was not run yet, for want of a Wayland desktop; the reading of pictures was, with another
+source of GStreamer's.
 
 References:
     "XDG Desktop Portal: ScreenCast",
