@@ -1,8 +1,8 @@
 """One resizer for everything that is captured, so that collector and player see the same.
 
 Area averaging: a pixel of the result is the mean of the area it covers in the original, where
-nearest and linear interpolation would skip pixels and let thin lines flicker. Whole ratios are more
-than ten times faster than others: for frames of 480×270 let the game draw 960×540 or 1440×810.
+nearest and linear interpolation would skip pixels and let thin lines flicker. Half the size is more
+than ten times as fast as other ratios: for frames of 480×270 let the game draw 960×540.
 """
 
 import cv2

@@ -32,8 +32,7 @@ class Watch:
     """Tells new pictures from old ones. Use from one thread.
 
     The fingerprint of a picture is the sum of its 64-bit words, each times an odd random number:
-    any one pixel that changes changes it, and it costs a tenth of what copying the picture does
-    once its words are in the cache.
+    any one pixel that changes changes it, and it costs less than a checksum.
 
     Args:
         frame_shape: ``(H, W, 3)`` of the pictures.
