@@ -15,7 +15,6 @@ import time
 
 import msgspec
 import zmq
-import zmq.utils.monitor
 
 from charles.io.deepgtav_pairs import MAX_DATA_BYTES, Data, LinkLost, Mailbox, OutOfStep, Pair
 
