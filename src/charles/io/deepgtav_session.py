@@ -13,7 +13,7 @@ from charles.io.deepgtav_options import DeepGTAVOptions, Tally
 from charles.io.deepgtav_pairs import Link, LinkLost, Mailbox, Pair
 from charles.io.deepgtav_restart import run_restart_command
 
-MUTE_SHARE = 1.0 / 3.0
+MUTE_SHARE = 0.5
 """Share of the longest silence after which a new connection is tried once more."""
 
 BUILD_ADVICE = (

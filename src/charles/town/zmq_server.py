@@ -2,7 +2,7 @@
 
 It keeps to the fork's habits: one PAIR socket and no framing, a picture and then its telemetry, at
 most one message read per tick; the game stands still for a tick with every pair, for three more
-while it records, and as long as nobody takes what it sends. Without recording, pixels are whatever
+while it records, and as long as its client takes nothing. Without recording, pixels are whatever
 was in memory. A message that lacks a field ends the game. A client that leaves goes unnoticed.
 """
 
@@ -110,7 +110,7 @@ class ZmqTownServer:
                 self._ticks += 1 + keeper.missed - before
         finally:
             self._mod.close()
-            self._socket.close(linger=0)
+            self._unbind()
             self._context.term()
 
     @property
@@ -144,11 +144,12 @@ class ZmqTownServer:
     def _crash(self, why: str) -> None:
         """The game is gone. What listens next is the game that somebody has started anew."""
         self.last_drop = why
-        self._socket.close(linger=0)
+        self._unbind()
         self._begin_game()
         while not self._stop.is_set():
             try:
-                return self._bind()
+                self._bind()
+                return
             except zmq.ZMQError:  # a socket is closed behind the scenes: its port takes a moment
                 self._stop.wait(TICK_S)
 
@@ -173,8 +174,14 @@ class ZmqTownServer:
         except zmq.ZMQError:
             self._socket.close(linger=0)
             raise
+        self._events = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.port: int = port
         self._address = (host, port)
+
+    def _unbind(self) -> None:
+        self._socket.disable_monitor()
+        self._events.close()
+        self._socket.close(linger=0)
 
     # Messages from the client
 
@@ -266,11 +273,14 @@ class ZmqTownServer:
         self._keeper.restart()  # no time has passed in the game
 
     def _send(self, part: bytes) -> None:
+        """Wait until the client takes a part, or has left: then it is lost."""
         while not self._stop.is_set():
             try:
                 self._socket.send(part, zmq.NOBLOCK)
             except zmq.Again:
-                self._stop.wait(TICK_S)
+                if self._events.poll(1000.0 * TICK_S):
+                    self._events.recv_multipart()
+                    return
             else:
                 return
 
