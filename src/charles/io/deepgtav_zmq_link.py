@@ -78,7 +78,7 @@ class ZmqLink:
             raise LinkLost(f"sending failed: {err}") from err
 
     def close(self) -> None:
-        """End the connection once the game has stopped. Blocks for half a second to some seconds."""
+        """End the connection once the game has stopped. Blocks for half a second or longer."""
         with contextlib.suppress(zmq.ZMQError):  # the thread may be gone already
             self._outbox.send(_END, zmq.NOBLOCK)
         self._reader.join()

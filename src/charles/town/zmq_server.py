@@ -278,7 +278,7 @@ class ZmqTownServer:
             try:
                 self._socket.send(part, zmq.NOBLOCK)
             except zmq.Again:
-                if self._events.poll(1000.0 * TICK_S):
+                if self._events.poll(round(1000.0 * TICK_S)):
                     self._events.recv_multipart()
                     return
             else:
