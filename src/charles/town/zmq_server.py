@@ -129,7 +129,7 @@ class ZmqTownServer:
             if mod.is_running and not mod.is_hung:
                 self._step()
                 since_s = time.monotonic() - max(self._sent_s, mod.built_s)
-                if protocol.is_due(since_s, mod.asked.rate_hz):
+                if protocol.is_due(since_s, mod.asked.rate_hz) and not self._is_alone:
                     self._send_pair()
         except ClientGone as err:
             self._crash(str(err))
@@ -155,7 +155,7 @@ class ZmqTownServer:
 
     def _begin_game(self) -> None:
         self._mod.forget_client()
-        self._is_recording = self._is_lifted = False
+        self._is_recording = self._is_lifted = self._is_alone = False
         self._altitude_m = self._sent_s = 0.0
         self._camera = _NEUTRAL_CAMERA
         self._second = 0
@@ -233,6 +233,10 @@ class ZmqTownServer:
             self._exports |= wanted & EXPORTS
             if key in message:  # another car, with its gravity
                 self._is_lifted, self._altitude_m = False, 0.0
+        if "start" in message:
+            self._is_alone = False
+            while self._events.poll(0):  # who left before is of no interest any more
+                self._events.recv_multipart()
 
     def _on_recording(self, key: str, _: dict[str, Any]) -> None:
         self._is_recording = key == "StartRecording"
@@ -268,18 +272,20 @@ class ZmqTownServer:
         paused = PAUSED_TICKS + (RECORDING_TICKS if self._is_recording else 0)
         self._stop.wait(paused * TICK_S)
         for part in (frame, text):
-            self._send(part)
+            if not self._is_alone:
+                self._send(part)
         self._sent_s = time.monotonic()
         self._keeper.restart()  # no time has passed in the game
 
     def _send(self, part: bytes) -> None:
-        """Wait until the client takes a part, or has left: then it is lost."""
+        """Wait until the client takes a part, or has left: then nothing is sent until the next one
+        starts, because a socket that only sends never takes up another connection."""
         while not self._stop.is_set():
             try:
                 self._socket.send(part, zmq.NOBLOCK)
             except zmq.Again:
                 if self._events.poll(round(1000.0 * TICK_S)):
-                    self._events.recv_multipart()
+                    self._is_alone = True
                     return
             else:
                 return
