@@ -27,7 +27,7 @@ DATA = {"throttle": 0.5, "brake": 0.0, "steering": 0.1, "speed": 3.0, "yawRate":
 
 
 def playing(port, **options):
-    options = {"settle_s": 0.0, "reconnect_s": 3.0, "trust_controls": True} | options
+    options = {"settle_s": 0.0, "timeout_s": 100.0, "trust_controls": True} | options
     game = make_zmq_game(
         GameConfig(name="deepgtav_zmq", port=port),
         height=HEIGHT,
@@ -319,7 +319,7 @@ def test_a_fork_that_ends_is_found_and_the_scene_begun_anew():
 )
 def test_what_is_wrong_with_the_game_is_said(faults, text):
     options = {"refused_limit": 3, "blind_s": 0.4, "dead_start_s": 0.4, "retries": 1}
-    options["timeout_s"] = 3.0 if faults.unknown_vehicle else 60.0
+    options["timeout_s"] = 3.0 if faults.unknown_vehicle else 100.0
     with serving_zmq(faults) as server, playing(server.port, **options) as game:
         game.reset(Scene(place=(0.0, 0.0)))
         with pytest.raises(GameError, match=text):

@@ -20,7 +20,7 @@ from charles.io.games import make_game
 from charles.io.town import TownGame
 
 HEIGHT, WIDTH = 26, 47  # odd, so that rows are padded on the wire
-NPC_S = 6.0
+NPC_S = 20.0
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plug_in_a_game.py"
 TOWN = GameConfig(seeds=(3, 4), vehicles=0, pedestrians=0)
 
@@ -163,7 +163,7 @@ def test_stopping_the_npc_begins_with_neutral_controls_and_acting_then_applies(g
         assert not game.tick().controls.any()
     wanted = np.array([0.8, -0.3], np.float32)
     game.act(wanted)
-    acting = ticks_until(game, lambda telemetry: telemetry.controls.any(), 1.0)
+    acting = ticks_until(game, lambda telemetry: telemetry.controls.any(), 3.0)
     np.testing.assert_allclose(acting.controls, wanted, atol=1e-5)
     check_instant(game, acting)
     ticks_until(game, lambda telemetry: telemetry.speed_mps > 0.5)

@@ -165,5 +165,5 @@ class Link(Protocol):
         ...
 
     def close(self) -> None:
-        """End the connection. What was sent still arrives. Blocks for a second or two at most."""
+        """End the connection. What was sent still arrives. Blocks for some seconds at most."""
         ...

@@ -13,7 +13,7 @@ from charles.io.deepgtav_options import DeepGTAVOptions, Tally
 from charles.io.deepgtav_pairs import Link, LinkLost, Mailbox, Pair
 from charles.io.deepgtav_restart import run_restart_command
 
-MUTE_SHARE = 1.0 / 3.0
+MUTE_SHARE = 0.5
 """Share of the longest silence after which a new connection is tried once more."""
 
 BUILD_ADVICE = (
@@ -185,7 +185,10 @@ class Session:
                 f"{self._address[1]}, and that the size of the frames is what it sends."
             )
         self._disconnect()
-        self._reach(why, self._options.reconnect_s)
+        # A game that is being restarted may have answered once more before it went.
+        is_starting = self.counted.restarts > 0 and not self._is_heard
+        patience_s = self._options.restart_s if is_starting else self._options.reconnect_s
+        self._reach(why, patience_s)
         self.counted.reconnects += 1
 
     def _reach(self, why: str, patience_s: float) -> None:

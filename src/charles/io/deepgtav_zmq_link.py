@@ -15,14 +15,17 @@ import time
 
 import msgspec
 import zmq
-import zmq.utils.monitor
 
 from charles.io.deepgtav_pairs import MAX_DATA_BYTES, Data, LinkLost, Mailbox, OutOfStep, Pair
 
 LINGER_MS = 1000
 """How long a close may wait for the last messages to go out."""
 
-_QUIET_MS = 250
+DRAIN_S = 5.0
+"""How long a close may wait until the game has read them: it then stops sending. A game whose
+client leaves before may never serve another."""
+
+_QUIET_MS = 500
 """A stream that has said nothing for so long has stopped."""
 
 _LOST = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
@@ -75,7 +78,7 @@ class ZmqLink:
             raise LinkLost(f"sending failed: {err}") from err
 
     def close(self) -> None:
-        """End the connection. What was sent still goes. Blocks about twice :data:`LINGER_MS`."""
+        """End the connection once the game has stopped. Blocks for half a second or longer."""
         with contextlib.suppress(zmq.ZMQError):  # the thread may be gone already
             self._outbox.send(_END, zmq.NOBLOCK)
         self._reader.join()
@@ -125,7 +128,7 @@ class ZmqLink:
 
     def _drain(self) -> None:
         """Read on until the game has stopped: it reads our last messages only while we read."""
-        give_up_s = time.monotonic() + LINGER_MS / 1000.0
+        give_up_s = time.monotonic() + DRAIN_S
         while time.monotonic() < give_up_s and self._game.poll(_QUIET_MS):
             self._game.recv(copy=False)
 

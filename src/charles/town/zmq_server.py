@@ -2,7 +2,7 @@
 
 It keeps to the fork's habits: one PAIR socket and no framing, a picture and then its telemetry, at
 most one message read per tick; the game stands still for a tick with every pair, for three more
-while it records, and as long as nobody takes what it sends. Without recording, pixels are whatever
+while it records, and as long as its client takes nothing. Without recording, pixels are whatever
 was in memory. A message that lacks a field ends the game. A client that leaves goes unnoticed.
 """
 
@@ -110,7 +110,7 @@ class ZmqTownServer:
                 self._ticks += 1 + keeper.missed - before
         finally:
             self._mod.close()
-            self._socket.close(linger=0)
+            self._unbind()
             self._context.term()
 
     @property
@@ -129,7 +129,7 @@ class ZmqTownServer:
             if mod.is_running and not mod.is_hung:
                 self._step()
                 since_s = time.monotonic() - max(self._sent_s, mod.built_s)
-                if protocol.is_due(since_s, mod.asked.rate_hz):
+                if protocol.is_due(since_s, mod.asked.rate_hz) and not self._is_alone:
                     self._send_pair()
         except ClientGone as err:
             self._crash(str(err))
@@ -144,17 +144,18 @@ class ZmqTownServer:
     def _crash(self, why: str) -> None:
         """The game is gone. What listens next is the game that somebody has started anew."""
         self.last_drop = why
-        self._socket.close(linger=0)
+        self._unbind()
         self._begin_game()
         while not self._stop.is_set():
             try:
-                return self._bind()
+                self._bind()
+                return
             except zmq.ZMQError:  # a socket is closed behind the scenes: its port takes a moment
                 self._stop.wait(TICK_S)
 
     def _begin_game(self) -> None:
         self._mod.forget_client()
-        self._is_recording = self._is_lifted = False
+        self._is_recording = self._is_lifted = self._is_alone = False
         self._altitude_m = self._sent_s = 0.0
         self._camera = _NEUTRAL_CAMERA
         self._second = 0
@@ -173,8 +174,14 @@ class ZmqTownServer:
         except zmq.ZMQError:
             self._socket.close(linger=0)
             raise
+        self._events = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.port: int = port
         self._address = (host, port)
+
+    def _unbind(self) -> None:
+        self._socket.disable_monitor()
+        self._events.close()
+        self._socket.close(linger=0)
 
     # Messages from the client
 
@@ -226,6 +233,10 @@ class ZmqTownServer:
             self._exports |= wanted & EXPORTS
             if key in message:  # another car, with its gravity
                 self._is_lifted, self._altitude_m = False, 0.0
+        if "start" in message:
+            self._is_alone = False
+            while self._events.poll(0):  # who left before is of no interest any more
+                self._events.recv_multipart()
 
     def _on_recording(self, key: str, _: dict[str, Any]) -> None:
         self._is_recording = key == "StartRecording"
@@ -261,16 +272,21 @@ class ZmqTownServer:
         paused = PAUSED_TICKS + (RECORDING_TICKS if self._is_recording else 0)
         self._stop.wait(paused * TICK_S)
         for part in (frame, text):
-            self._send(part)
+            if not self._is_alone:
+                self._send(part)
         self._sent_s = time.monotonic()
         self._keeper.restart()  # no time has passed in the game
 
     def _send(self, part: bytes) -> None:
+        """Wait until the client takes a part, or has left: then nothing is sent until the next one
+        starts, because a socket that only sends never takes up another connection."""
         while not self._stop.is_set():
             try:
                 self._socket.send(part, zmq.NOBLOCK)
             except zmq.Again:
-                self._stop.wait(TICK_S)
+                if self._events.poll(round(1000.0 * TICK_S)):
+                    self._is_alone = True
+                    return
             else:
                 return
 
