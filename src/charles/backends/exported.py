@@ -151,7 +151,12 @@ def onnx_runtime() -> Start:
         options.log_severity_level = 3  # errors only: it warns of each constant that it folds
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         names = [each.name for each in session.get_inputs()]
-        return lambda batch: session.run(None, {name: batch[name] for name in names})
+
+        def call(batch: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
+            results = session.run(None, {name: batch[name] for name in names})
+            return [np.asarray(each) for each in results]
+
+        return call
 
     return start
 

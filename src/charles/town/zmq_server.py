@@ -179,6 +179,8 @@ class ZmqTownServer:
         self._address = (host, port)
 
     def _unbind(self) -> None:
+        if self._socket.closed:  # the game ended, and its port was not free again
+            return
         self._socket.disable_monitor()
         self._events.close()
         self._socket.close(linger=0)

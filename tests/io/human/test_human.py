@@ -10,19 +10,19 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from charles.io.gamepad import pad_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charles.errors import ConfigError, ExtraMissingError, PadError
 from charles.human_config import HumanConfig
-from charles.io.deadzones import DeadZone
 from charles.io.human import layout as layouts
 from charles.io.human.evdev_pad import EvdevPad
 from charles.io.human.layout import AXES, BTN_GAMEPAD, BTN_JOYSTICK, BTN_WHEEL, layout_of
 from charles.io.human.make import make_human
 from charles.io.human.source import Attention, Axes, HumanInput, Person, controls_of
 from charles.io.human.xinput_pad import Gamepad, State, XInputPad, axes_of
+from charles.io.pads import xbox
+from charles.pad_config import DeadZone, ZonesConfig
 
 HAS_EVDEV = importlib.util.find_spec("evdev") is not None
 S = 1_000_000_000
@@ -139,10 +139,11 @@ def test_codes_are_the_kernels():
 @settings(deadline=None)
 @given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 0.9), st.floats(0, 0.9))
 def test_the_label_is_what_a_virtual_pad_would_have_been_told(pedal, wheel, pedals, steering):
-    zones = (DeadZone(game=pedals, neutral=0.0), DeadZone(game=steering, neutral=0.0))
-    report = pad_report(pedal, wheel, triggers=zones[0], stick=zones[1])
+    trigger, stick = DeadZone(game=pedals, neutral=0.0), DeadZone(game=steering, neutral=0.0)
+    pad = xbox.Axes(ZonesConfig(accelerate=trigger, brake=trigger, steering=stick))
+    report = pad.report(pedal, wheel)
     axes = Axes(report.right_trigger, report.left_trigger, report.stick_x)
-    controls = controls_of(axes, pedals=zones[0], steering=zones[1])
+    controls = controls_of(axes, pedals=trigger, steering=stick)
     assert controls.dtype == np.float32
     np.testing.assert_allclose(controls, (pedal, wheel), atol=1e-6)
 
