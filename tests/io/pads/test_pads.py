@@ -306,7 +306,7 @@ def test_pads_are_made_by_name():
 
 @pytest.mark.parametrize(
     ("kind", "package", "extra"),
-    [("virtual", "vgamepad", "gamepad"), ("uinput", "evdev", "uinput"),
+    [("virtual", "vgamepad", "gamepad"), ("uinput", "evdev", "evdev"),
      ("keyboard", "Xlib", "keyboard")],
 )  # fmt: skip
 def test_without_its_package_a_pad_names_its_extra(kind, package, extra):
