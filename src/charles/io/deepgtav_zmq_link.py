@@ -52,6 +52,9 @@ class ZmqLink:
         # Small queues: what waits in them is old, and holds megabytes.
         self._game.set(zmq.RCVHWM, 2)
         self._game.set(zmq.IMMEDIATE, 1)  # no queue to a game that has not answered
+        # A connection that is lost stays so: one that came back by itself while a new one is being
+        # made would be the one client that the game serves.
+        self._game.set(zmq.RECONNECT_IVL, -1)
         self._events = self._game.get_monitor_socket(_LOST)
         self._inbox.bind("inproc://out")
         self._outbox.connect("inproc://out")
