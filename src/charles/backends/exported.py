@@ -8,6 +8,7 @@ pixels into the network's image and decoding its outputs stay with JAX, compiled
 
 # pyright: reportMissingImports=false
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -88,6 +89,9 @@ def export(network: Network, outputs: Sequence[str], inputs: Batch) -> Any:
     Raises:
         ExtraMissingError: jax2onnx is not installed.
     """
+    # It loads a plugin for each library it knows, and logs the whole traceback of those that do not
+    # fit this JAX; none of them is of use here.
+    logging.getLogger("jax2onnx").setLevel(logging.CRITICAL)
     try:
         from jax2onnx import to_onnx
     except ModuleNotFoundError as error:
