@@ -148,7 +148,7 @@ if __name__ == "__main__":
         pad.update(np.array([1.0, -0.5], np.float32))
         while not stop.wait(0.03):
             pad.update(np.array([1.0, -0.5], np.float32))
-            if sys.argv[2] == "fail":
+            if sys.argv[2] == "fail" and not sys.stdin.read():
                 raise RuntimeError("as planned")
 """
 
@@ -158,7 +158,8 @@ def driver(tmp_path, display, how="drive"):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     process = subprocess.Popen(
-        [sys.executable, str(script), display, how], stderr=subprocess.DEVNULL,
+        [sys.executable, str(script), display, how],
+        stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     with process:
@@ -172,7 +173,9 @@ def driver(tmp_path, display, how="drive"):
 def test_no_key_stays_down_when_the_process_ends(tmp_path, display, onlooker, how):
     with driver(tmp_path, display, str(how)) as process:
         onlooker.wait_for("w", is_down=True)
-        if how != "fail":
+        if how == "fail":
+            process.stdin.close()  # it fails when it has read all
+        else:
             process.send_signal(how)
         assert process.wait(60.0) == (1 if how == "fail" else 0)
     pressed = {key for _, key, is_down in onlooker.events() if is_down}
