@@ -21,11 +21,13 @@ from pathlib import Path
 from benchmarks.harness import Row, free_port, write_results
 
 from charles.checkpoint import Checkpoints
-from charles.config import GameConfig, PlayOptions, TownOptions, TrainConfig
+from charles.config import GameConfig, TrainConfig
 from charles.io.game import Game
 from charles.io.games import make_game
 from charles.io.pads.command import CommandPad
-from charles.player import PlayReport, play
+from charles.options import PlayOptions, TownOptions
+from charles.play import play
+from charles.player import PlayReport
 from charles.process import Worker, stop_on_signals
 from charles.run import contract_of, write_run
 from charles.timing import Quantiles

@@ -10,13 +10,14 @@ import optax
 import pytest
 from tests.tiny_run import NETWORK, make_config
 
-from charles.config import PlayConfig, TrainConfig
+from charles.config import TrainConfig
 from charles.errors import ConfigError
 from charles.evaluate import PolicyDriver
 from charles.io.game import Scene
 from charles.io.pads.command import CommandPad
 from charles.io.town import TownGame
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig, make_output
+from charles.play_config import PlayConfig
 from charles.player import Player
 from charles.policy import Policy
 from charles.staging import Staged, Stager

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from charles import presets
+from charles.collect_config import DaggerConfig
 from charles.collector import Collector
-from charles.config import DaggerConfig
 from charles.data.exchange import Exchange
 from charles.data.pixels import to_pixels
 from charles.data.pool import Lane, PoolSpec

@@ -7,29 +7,24 @@ import pytest
 
 from charles import config as configs
 from charles import pad_config, training_config
+from charles.collect_config import CollectConfig, DaggerConfig, PerturbConfig
 from charles.config import (
     AugmentConfig,
     BalancingConfig,
     CheckpointConfig,
-    CollectConfig,
-    DaggerConfig,
     DataConfig,
-    EvaluateOptions,
     GameConfig,
     NetworkConfig,
     OptimizerConfig,
-    PerturbConfig,
-    PlayConfig,
-    PlayOptions,
     ServerConfig,
-    TownOptions,
     TrainConfig,
-    UnstuckConfig,
     ValidationConfig,
 )
 from charles.errors import ConfigError
 from charles.network_config import CompactConfig
+from charles.options import EvaluateOptions, PlayOptions, TownOptions
 from charles.outputs import OutputConfig
+from charles.play_config import PlayConfig, UnstuckConfig
 from charles.sample import SampleSpec, is_held_out
 
 NAN = float("nan")

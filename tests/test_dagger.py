@@ -7,7 +7,7 @@ import pytest
 from tests.test_policy import make_telemetry
 from tests.tiny_run import TinyRun
 
-from charles.config import CollectConfig, DaggerConfig
+from charles.collect_config import CollectConfig, DaggerConfig
 from charles.dagger import Pupil
 from charles.observer import Observer
 from charles.policy import Policy

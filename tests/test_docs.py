@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from charles.config import CollectOptions, TownOptions
+from charles.options import CollectOptions, TownOptions
 from charles.parsing import parse, parse_train
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from tests.tiny_run import TinyRun, make_config
 
-from charles.config import EvaluateOptions, GameConfig, PlayConfig, UnstuckConfig
+from charles.config import GameConfig
 from charles.errors import CheckpointError, ConfigError
 from charles.evaluate import (
     DriverSpec,
@@ -22,6 +22,8 @@ from charles.evaluate import (
     print_report,
     run_routes,
 )
+from charles.options import EvaluateOptions
+from charles.play_config import PlayConfig, UnstuckConfig
 from charles.routes import Drive, Npc, Route, RouteResult, Straight, drive_route, make_routes
 
 GAME = GameConfig(vehicles=2, pedestrians=2)

@@ -18,7 +18,7 @@ WITHOUT_JAX = ("charles", "charles.collector", "charles.data", "charles.io", "ch
 
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 
-CONFIGS = {path.stem for path in SOURCE.glob("*config.py")}
+CONFIGS = {path.stem for path in SOURCE.glob("*config.py")} | {"options"}
 
 FOUNDATION = {"errors", "models", "presets", "sample", "timing", "outputs"} | CONFIGS
 
@@ -36,7 +36,7 @@ MAY_IMPORT = {
 }
 """Rooms, and the rooms that each may import besides itself; composers may import any."""
 
-COMPOSERS_OF_UI = {"collector", "trainer", "player", "report", "cli", "evaluate"}
+COMPOSERS_OF_UI = {"collector", "trainer", "play", "report", "cli", "evaluate"}
 """Who may import ``ui``, besides itself."""
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charles.config import PerturbConfig
+from charles.collect_config import PerturbConfig
 from charles.perturb import RECOVERY_S, Perturber
 from charles.sample import DRIVING_CONTROLS, SampleFlag
 

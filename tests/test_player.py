@@ -14,16 +14,20 @@ import pytest
 from tests.ports import free_port
 from tests.tiny_run import TinyRun, make_config
 
-from charles.config import PlayOptions, ServerConfig, UnstuckConfig
+from charles.config import ServerConfig
 from charles.errors import CheckpointError, ExtraMissingError, GameError, PadError
 from charles.io.game import Scene
 from charles.io.pads.recording import RecordingPad
 from charles.io.town import TownGame
+from charles.options import PlayOptions
 from charles.pad_config import PadConfig
-from charles.player import STAGES, Player, StageLog, describe, play
+from charles.play import describe, play
+from charles.play_config import UnstuckConfig
+from charles.player import Player
 from charles.policy import Policy
 from charles.run import write_run
 from charles.server import Server
+from charles.stage_log import STAGES, StageLog
 from charles.staging import Staged, Stager
 
 SCENE = Scene(seed=100_000, weather="clear", time_of_day_h=12.0)
@@ -204,9 +208,9 @@ def test_the_pad_is_the_one_that_the_options_name(run):
 PLAYER = """
 import sys
 from pathlib import Path
-from charles.config import PlayOptions
+from charles.options import PlayOptions
 from charles.io.pads.recording import RecordingPad
-from charles.player import play
+from charles.play import play
 
 class Loud(RecordingPad):
     def update(self, controls):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from charles.config import UnstuckConfig
 from charles.errors import ConfigError
+from charles.play_config import UnstuckConfig
 from charles.unstuck import Unstuck
 
 CONFIG = UnstuckConfig(window_s=2.0, distance_m=3.0)

@@ -9,20 +9,13 @@ import jax
 import numpy as np
 
 from charles.checkpoint import Checkpoints
-from charles.config import (
-    DataConfig,
-    FrameConfig,
-    GameConfig,
-    NetworkConfig,
-    PlayConfig,
-    TrainConfig,
-    UnstuckConfig,
-)
+from charles.config import DataConfig, FrameConfig, GameConfig, NetworkConfig, TrainConfig
 from charles.intake import sample_spec
 from charles.nets.driver import make_network
 from charles.network_config import CompactConfig
 from charles.optim import make_optimizer
 from charles.outputs import make_output
+from charles.play_config import PlayConfig, UnstuckConfig
 from charles.run import contract_of, write_run
 from charles.state import TrainState, make_state
 

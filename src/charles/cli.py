@@ -9,14 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from charles.config import (
-    CollectOptions,
-    EvaluateOptions,
-    ExportOptions,
-    PlayOptions,
-    TownOptions,
-)
 from charles.errors import CharlesError, WorkerError
+from charles.options import CollectOptions, EvaluateOptions, ExportOptions, PlayOptions, TownOptions
 
 USER_ERROR = 2
 """Exit status of an error that the user can mend."""
@@ -147,7 +141,7 @@ def _play(arguments: Sequence[str]) -> None:
         "checkpoint of a run."
     )
     options = parse(PlayOptions, arguments, program="charles-play", text=text)
-    from charles.player import play
+    from charles.play import play
 
     play(options)
 

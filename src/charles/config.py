@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from charles.collect_config import CollectConfig
 from charles.errors import require
-from charles.game_config import FrameConfig, GameConfig, Weather
+from charles.game_config import FrameConfig, GameConfig
 from charles.network_config import NetworkConfig
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig, check_deltas
-from charles.pad_config import PadConfig
+from charles.play_config import PlayConfig
 from charles.sample import is_held_out
 from charles.training_config import (
     AugmentConfig,
@@ -21,78 +22,6 @@ from charles.training_config import (
     Precision,
     ValidationConfig,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerturbConfig:
-    """Pushing the car off the expert's path, so that its way back is recorded."""
-
-    every_s: float = 4.0
-    """Mean time between two pushes; 0 switches them off."""
-    duration_s: tuple[float, float] = (0.3, 1.0)
-    """Shortest and longest push."""
-    steering: float = 0.5
-    """Standard deviation of the steering that is added."""
-    acceleration_braking: float = 0.3
-    """Standard deviation of the acceleration/braking that is added."""
-
-    def __post_init__(self) -> None:
-        require(self.every_s >= 0, "perturb.every_s", "be 0 or more", self.every_s)
-        low, high = self.duration_s
-        require(0 < low <= high, "perturb.duration_s", "be two rising times", self.duration_s)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DaggerConfig:
-    """Letting the network drive a collector in turns with the expert, who says what it would do."""
-
-    share: float = 0.0
-    """Share of the time that the network drives, once there is a checkpoint; 0 switches it off."""
-    turn_s: tuple[float, float] = (3.0, 12.0)
-    """Shortest and longest turn of the network."""
-    rate_hz: float = 10.0
-    """Predictions per second; between two, the controls stay. Fewer leave more time to collect."""
-
-    def __post_init__(self) -> None:
-        require(0 <= self.share < 1, "dagger.share", "lie in [0, 1)", self.share)
-        low, high = self.turn_s
-        require(0 < low <= high, "dagger.turn_s", "be two rising times", self.turn_s)
-        require(self.rate_hz > 0, "dagger.rate_hz", "be positive", self.rate_hz)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnstuckConfig:
-    """When a car counts as stuck: too little distance travelled in the last seconds."""
-
-    window_s: float = 8.0
-    """How far back to look."""
-    distance_m: float = 3.0
-    """Least distance travelled in that time."""
-
-    def __post_init__(self) -> None:
-        require(self.window_s > 0, "unstuck.window_s", "be positive", self.window_s)
-        require(self.distance_m > 0, "unstuck.distance_m", "be positive", self.distance_m)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectConfig:
-    """What a collector does."""
-
-    rate_hz: float = 30.0
-    """Instants per second of game time."""
-    scene_s: float = 40.0
-    """Game time after which world, weather and time of day change."""
-    traffic: tuple[float, float] = (1.0, 1.0)
-    """Least and most traffic of a scene, relative to the game's; more of it shows more braking."""
-    perturb: PerturbConfig = field(default_factory=PerturbConfig)
-    dagger: DaggerConfig = field(default_factory=DaggerConfig)
-    unstuck: UnstuckConfig = field(default_factory=UnstuckConfig)
-
-    def __post_init__(self) -> None:
-        require(self.rate_hz > 0, "collect.rate_hz", "be positive", self.rate_hz)
-        require(self.scene_s > 0, "collect.scene_s", "be positive", self.scene_s)
-        low, high = self.traffic
-        require(0 <= low <= high, "collect.traffic", "be two rising numbers", self.traffic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,30 +89,6 @@ class DataConfig:
                 self.validation_share)  # fmt: skip
         require(self.validation_capacity > 0, "data.validation_capacity", "be positive",
                 self.validation_capacity)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlayConfig:
-    """What a player does."""
-
-    rate_hz: float = 30.0
-    """Predictions per second."""
-    swap_at: Literal["tick", "unstuck"] = "tick"
-    """When new parameters take over: between two ticks, or only when the car is put elsewhere."""
-    smoothing: float = 0.6
-    """Share that the controls before have in the next: the network errs a little differently on
-    every picture, the mean of a few errs less. 0 takes every prediction as it is."""
-    longest_hold: float = 0.5
-    """Share of a period after whose end the pad is updated as soon as a prediction is ready; before
-    it, the pad waits for the time that predictions lately took, so that its updates come evenly. 0
-    never waits: less delay, more jitter."""
-    unstuck: UnstuckConfig = field(default_factory=UnstuckConfig)
-
-    def __post_init__(self) -> None:
-        require(self.rate_hz > 0, "play.rate_hz", "be positive", self.rate_hz)
-        require(0 <= self.smoothing < 1, "play.smoothing", "lie in [0, 1)", self.smoothing)
-        require(0 <= self.longest_hold < 1, "play.longest_hold", "lie in [0, 1)",
-                self.longest_hold)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,121 +200,3 @@ class TrainConfig:
             require(self.play.rate_hz == rate_hz, "play.rate_hz", rule, self.play.rate_hz)
             is_even = dagger.share == 0 or dagger.rate_hz >= rate_hz
             require(is_even, "collect.dagger.rate_hz", rule, dagger.rate_hz)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectOptions:
-    """What ``charles-collect`` is told; everything else comes from the server."""
-
-    server: ServerConfig = field(default_factory=ServerConfig)
-    console: bool = True
-    """Show what is being collected."""
-    plot: Path | None = None
-    """A PNG of how balanced the samples are that were kept, written every minute and at the end."""
-    restart_command: str = ""
-    """Command line that restarts a game that has died, run without a shell (GTA V)."""
-
-
-BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlayOptions:
-    """What ``charles-play`` is told; everything else comes from the server, or from the run."""
-
-    server: ServerConfig = field(default_factory=ServerConfig)
-    pad: PadConfig = field(default_factory=PadConfig)
-    checkpoint: Path | None = None
-    """A run's directory, to drive with what it holds instead of looking for a server."""
-    backend: BackendName = "jax"
-    """What computes the predictions: JAX, or ONNX Runtime or OpenVINO, which are faster with large
-    backbones on a CPU; in bfloat16 OpenVINO is twice as fast where the processor has it, and
-    predictions differ in the third digit."""
-    seed: int = 100_000
-    """World to drive in, for games that generate one."""
-    weather: Weather | None = None
-    """Weather to drive in; by default the game chooses."""
-    time_of_day_h: float | None = None
-    """Hour to drive at, 0 to 24; by default the game chooses."""
-    seconds: float = 0.0
-    """Seconds after which the drive ends; 0 for no limit."""
-    console: bool = True
-    """Show predictions and rates."""
-    restart_command: str = ""
-    """Command line that restarts a game that has died, run without a shell (GTA V)."""
-
-    def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", "be 0 or more", self.seed)
-        require(self.seconds >= 0, "seconds", "be 0 or more", self.seconds)
-        _require_hour(self.time_of_day_h)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """What ``charles-evaluate`` is told."""
-
-    checkpoint: Path
-    """A run's directory, or the checkpoints in it."""
-    routes: int = 20
-    """Routes to drive, each in a town of its own."""
-    first_seed: int = 100_000
-    """Town of the first route; the others follow. None may be one that was trained on."""
-    workers: int = 2
-    """Processes that share the work."""
-    json: Path | None = None
-    """Where to write the report as JSON."""
-
-    def __post_init__(self) -> None:
-        require(self.routes > 0, "routes", "be positive", self.routes)
-        require(self.first_seed >= 0, "first_seed", "be 0 or more", self.first_seed)
-        require(self.workers > 0, "workers", "be positive", self.workers)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What ``charles-export`` is told."""
-
-    checkpoint: Path
-    """A run's directory, or the checkpoints in it."""
-    out: Path
-    """Where to write the weights, for example ``xception.safetensors``."""
-    part: str = "backbone"
-    """``backbone``, or ``backbone.OUTPUT`` of a model that has one for each output."""
-    step: int | None = None
-    """Which checkpoint; the newest by default."""
-
-    def __post_init__(self) -> None:
-        is_known = self.out.suffix == ".safetensors"
-        require(is_known, "out", "end in .safetensors", str(self.out))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TownOptions:
-    """What ``charles-town`` is told: how to serve, or film, the built-in game."""
-
-    protocol: Literal["deepgtav", "zmq"] = "deepgtav"
-    """Which mod to answer like: DeepGTAV v2, or its ZeroMQ fork."""
-    host: str = "127.0.0.1"
-    """Address to listen on. The protocols have no password: keep to loopback."""
-    port: int = 8000
-    """Port to listen on."""
-    seed: int = 0
-    """Which town."""
-    weather: Weather = "clear"
-    """The weather."""
-    time_of_day_h: float = 12.0
-    """Hour, 0 to 24."""
-    show: Path | None = None
-    """Film a drive of the town's own driver into this MP4 instead of serving."""
-    seconds: float = 20.0
-    """Length of that film."""
-
-    def __post_init__(self) -> None:
-        require(0 < self.port < 65536, "port", "lie in 1..65535", self.port)
-        require(self.seed >= 0, "seed", "be 0 or more", self.seed)
-        require(self.seconds > 0, "seconds", "be positive", self.seconds)
-        _require_hour(self.time_of_day_h)
-
-
-def _require_hour(hour: float | None) -> None:
-    require(hour is None or 0 <= hour <= 24, "time_of_day_h", "lie in 0..24", hour)

@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from charles.config import EvaluateOptions, TrainConfig
+from charles.config import TrainConfig
 from charles.errors import CheckpointError, WorkerError
 from charles.observer import Observer
+from charles.options import EvaluateOptions
 from charles.routes import (
     Driver,
     Npc,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from charles.config import PerturbConfig
+from charles.collect_config import PerturbConfig
 from charles.sample import SampleFlag
 
 RECOVERY_S = 2.0

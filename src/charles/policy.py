@@ -16,13 +16,14 @@ import numpy as np
 
 from charles.backends.backend import Placed, make_backend
 from charles.checkpoint import Checkpoints
-from charles.config import BackendName, TrainConfig
+from charles.config import TrainConfig
 from charles.errors import CheckpointError, require
 from charles.intake import sample_spec
 from charles.nets.driver import make_network
 from charles.nets.functional import Variables
 from charles.nets.precision import compute_dtype
 from charles.observer import Inputs, blank_inputs
+from charles.options import BackendName
 from charles.outputs import OutputConfig, make_output
 
 

@@ -7,25 +7,23 @@ model is a preset too: the documented system with that network, its outputs and 
 from collections.abc import Callable
 from dataclasses import replace
 
+from charles.collect_config import CollectConfig, DaggerConfig, PerturbConfig
 from charles.config import (
     AugmentConfig,
     BalancingConfig,
     CheckpointConfig,
-    CollectConfig,
-    DaggerConfig,
     DataConfig,
     FrameConfig,
     GameConfig,
     NetworkConfig,
     OptimizerConfig,
-    PerturbConfig,
-    PlayConfig,
     TrainConfig,
 )
 from charles.errors import did_you_mean, require
 from charles.models import HISTORY_LENGTH, MODELS, ModelSpec
 from charles.network_config import CompactConfig
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
+from charles.play_config import PlayConfig
 
 Preset = Callable[[], TrainConfig]
 

@@ -6,8 +6,8 @@ Everything is written below ``<run_dir>/report``, and ``report.json`` into the r
 from pathlib import Path
 from typing import Any
 
-from charles.config import EvaluateOptions
 from charles.evaluate import evaluate, find_run
+from charles.options import EvaluateOptions
 from charles.run import read_run
 from charles.ui.drive_film import film_before_after
 from charles.ui.plots import loss_plot

@@ -13,9 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
-from charles.config import GameConfig, UnstuckConfig
+from charles.config import GameConfig
 from charles.errors import require
 from charles.io.game import Telemetry
+from charles.play_config import UnstuckConfig
 from charles.town.world import World, WorldConfig
 from charles.unstuck import Unstuck
 

@@ -15,13 +15,14 @@ import numpy as np
 
 from charles.checkpoint import Checkpoints
 from charles.collector import collect
-from charles.config import CollectOptions, PlayOptions, TrainConfig
+from charles.config import TrainConfig
 from charles.data.loader import Batch, Loader, pending_ids
 from charles.hot import HotFile, HotValues
 from charles.intake import Intake, Refilled
 from charles.learner import Learner, Restored
 from charles.messages import Checkpoint, Demand
 from charles.metrics import MetricsLog
+from charles.options import CollectOptions, PlayOptions
 from charles.process import Worker, lower_priority, stop_on_signals
 from charles.run import write_run
 from charles.server import Server
@@ -380,7 +381,7 @@ def collect_worker(options: CollectOptions) -> None:
 
 def play_worker(options: PlayOptions) -> None:
     """A player that runs along."""
-    from charles.player import play
+    from charles.play import play
 
     play(options)
 

@@ -6,8 +6,8 @@ around the block and comes back to where it was is not stuck.
 
 import numpy as np
 
-from charles.config import UnstuckConfig
 from charles.errors import require
+from charles.play_config import UnstuckConfig
 
 
 class Unstuck:

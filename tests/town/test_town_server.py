@@ -14,8 +14,8 @@ import pytest
 from tests.ports import free_port
 from tests.town.serving import serving
 
-from charles.config import TownOptions
 from charles.errors import ConfigError, WireError
+from charles.options import TownOptions
 from charles.town.mod import folded
 from charles.town.protocol import is_due, our_weather
 from charles.town.render import Renderer

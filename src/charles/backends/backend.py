@@ -6,9 +6,9 @@ them many times. What it makes of them is its own; the policy only hands it back
 
 from typing import Any, Protocol
 
-from charles.config import BackendName
 from charles.nets.functional import Network, Variables
 from charles.observer import Inputs
+from charles.options import BackendName
 from charles.outputs import Output
 from charles.sample import SampleSpec
 

@@ -14,8 +14,8 @@ import socket
 import threading
 import time
 
-from charles.config import TownOptions
 from charles.errors import WireError
+from charles.options import TownOptions
 from charles.timing import RateKeeper
 from charles.town import protocol
 from charles.town.mod import TICK_S, TICKS_PER_STEP, ClientGone, Mod

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from charles.config import TownOptions
 from charles.errors import require
+from charles.options import TownOptions
 
 Picture = Literal["true", "black", "frozen"]
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import zmq
 
-from charles.config import TownOptions
 from charles.errors import WireError
+from charles.options import TownOptions
 from charles.timing import RateKeeper
 from charles.town import protocol
 from charles.town.asked import integer, number

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from charles.config import TownOptions
+from charles.options import TownOptions
 from charles.town.physics import STEP_S
 from charles.town.render import Renderer
 from charles.town.world import World, WorldConfig

@@ -1,0 +1,44 @@
+"""Settings of players; see :mod:`charles.config`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from charles.errors import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnstuckConfig:
+    """When a car counts as stuck: too little distance travelled in the last seconds."""
+
+    window_s: float = 8.0
+    """How far back to look."""
+    distance_m: float = 3.0
+    """Least distance travelled in that time."""
+
+    def __post_init__(self) -> None:
+        require(self.window_s > 0, "unstuck.window_s", "be positive", self.window_s)
+        require(self.distance_m > 0, "unstuck.distance_m", "be positive", self.distance_m)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayConfig:
+    """What a player does."""
+
+    rate_hz: float = 30.0
+    """Predictions per second."""
+    swap_at: Literal["tick", "unstuck"] = "tick"
+    """When new parameters take over: between two ticks, or only when the car is put elsewhere."""
+    smoothing: float = 0.6
+    """Share that the controls before have in the next: the network errs a little differently on
+    every picture, the mean of a few errs less. 0 takes every prediction as it is."""
+    longest_hold: float = 0.5
+    """Share of a period after whose end the pad is updated as soon as a prediction is ready; before
+    it, the pad waits for the time that predictions lately took, so that its updates come evenly. 0
+    never waits: less delay, more jitter."""
+    unstuck: UnstuckConfig = field(default_factory=UnstuckConfig)
+
+    def __post_init__(self) -> None:
+        require(self.rate_hz > 0, "play.rate_hz", "be positive", self.rate_hz)
+        require(0 <= self.smoothing < 1, "play.smoothing", "lie in [0, 1)", self.smoothing)
+        require(0 <= self.longest_hold < 1, "play.longest_hold", "lie in [0, 1)",
+                self.longest_hold)  # fmt: skip
