@@ -173,7 +173,7 @@ def configure(folder: Path, race: Race, *, is_telling: bool = False) -> None:
     hood = '<attnum name="camera head list" val="0"/><attnum name="camera" val="2"/>'
     view = "".join(
         f'<section name="{whose}">{nothing}<attnum name="map mode" val="1"/>{hood}</section>'
-        for whose in ("0", f"{race.driver} {race.index}")  # the screen's, and the driver's own
+        for whose in ("0", "Player", f"{race.driver} {race.index}")  # the screen's, and a driver's
     )
     graph = (DATA / "config" / "graph.xml").read_text(encoding="utf-8")
     start = '<section name="Display Mode">'
