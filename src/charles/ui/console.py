@@ -344,7 +344,8 @@ def cadence_text(cadence: CadenceReport) -> str:
     """How well the stream of instants keeps its rate."""
     period = cadence.period_ms
     return (
-        f"period p50 {period.p50:.1f} p99 {period.p99:.1f} max {period.max:.1f} ms, "
+        f"period p50 {period.p50:.1f} p95 {period.p95:.1f} p99 {period.p99:.1f} "
+        f"max {period.max:.1f} ms, "
         f"late {cadence.late}, duplicate {cadence.duplicate}, stale {cadence.stale}"
     )
 
