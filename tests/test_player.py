@@ -29,8 +29,8 @@ from charles.player import Player
 from charles.policy import Policy
 from charles.run import write_run
 from charles.server import Server
-from charles.stage_log import STAGES, StageLog
 from charles.spectators import Spectators
+from charles.stage_log import STAGES, StageLog
 from charles.staging import Staged, Stager
 
 SCENE = Scene(seed=100_000, weather="clear", time_of_day_h=12.0)

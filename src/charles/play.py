@@ -31,7 +31,8 @@ from charles.run import read_run
 from charles.spectators import Spectators
 from charles.staging import Stager
 from charles.timing import NS_PER_S
-from charles.ui.console import PlayConsole, PlayView, cadence_text
+from charles.ui.cadence import cadence_text
+from charles.ui.console import PlayConsole, PlayView
 
 SWITCH_INTERVAL_S = 0.0005
 """How long another thread of this process may keep the interpreter while a tick is due; Python's

@@ -167,7 +167,7 @@ class Rollback:
         return self._trust_if_due()
 
     def _worse(self) -> str:
-        """Why the parameters on probation are worse, by one more look; empty if they need not be."""
+        """Why those on probation are worse, by one more look; empty if they need not be."""
         if self.trusted is None:
             return ""
         p_value = _excess(self.probation, self.trusted)

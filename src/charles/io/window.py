@@ -93,6 +93,11 @@ class WindowGame:
         """What was seen so far."""
         return replace(self._counted)
 
+    def unlabelled(self) -> dict[str, int]:
+        """See :class:`charles.io.abilities.Accounting`."""
+        counts = vars(self._counted)
+        return {name: count for name, count in counts.items() if name != "instants"}
+
     @property
     def missed(self) -> int:
         """Instants that the caller was too late for."""
