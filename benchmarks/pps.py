@@ -96,7 +96,8 @@ def main() -> None:
     given = parser.parse_args()
     command = f"python -m benchmarks.pps --seconds {given.seconds:g}"
     if given.backends or given.backbones or given.training:
-        backends, backbones = given.backends or [*BACKENDS], given.backbones or [*BACKBONES]
+        backends = [each for each in BACKENDS if each in (given.backends or BACKENDS)]
+        backbones = given.backbones or [*BACKBONES]
         rows = measure_matrix(
             backends, backbones, seconds=given.seconds, is_training=given.training
         )

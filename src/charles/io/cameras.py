@@ -12,7 +12,7 @@ how it looked lately on average. The latter outlasts a cut: the bonnet stays whe
 import cv2
 import numpy as np
 
-from charles.errors import require
+from charles.errors import ConfigError, require
 
 SIGNATURE = (24, 16)
 """Width and height of the tiny version."""
@@ -21,9 +21,13 @@ CLEAR = 0.6
 """A picture clearly is of another camera if it is nearer to it than this share of how near it is to
 the one whose turn it is."""
 
-SAME = 1.0
-"""Mean difference in grey levels below which two tiny pictures are the same: nothing moves, or all
-is black. Then the order decides."""
+SAME = 0.03
+"""Mean difference, in deviations of the tiny picture, below which two are the same: nothing moves.
+Then the order decides."""
+
+FLAT = 2.5
+"""Deviation in grey levels below which a picture shows nothing, as at the end of a fade: the order
+decides, and nothing is learned from it."""
 
 RUNNING = 4
 """Doubtful pictures running that all say the same before they are believed."""
@@ -74,7 +78,10 @@ class Deinterleaver:
             Its number, 0 to ``num_cameras`` - 1; ``None`` while that is not known yet.
         """
         tiny = _signature(picture)
-        if len(self._newest) < self._num:
+        if tiny is None and not self.is_locked:
+            self._start()
+            return None
+        if tiny is not None and len(self._newest) < self._num:
             self._newest.append(tiny)
             self._looks.append(tiny)
             self._at = len(self._newest) - 1
@@ -89,7 +96,7 @@ class Deinterleaver:
                 return self.add(picture)
         self.dropped += (camera - expected) % self._num
         self._at = camera
-        if is_certain:
+        if is_certain and tiny is not None:
             self._newest[camera] = tiny
             self._looks[camera] = self._looks[camera] + _FORGET * (tiny - self._looks[camera])
         return camera if self.is_locked else None
@@ -100,12 +107,19 @@ class Deinterleaver:
         Args:
             reference: A picture of one of the cameras, from any other time and place; RGB uint8
                 ``[H, W, 3]``.
+
+        Raises:
+            ConfigError: It shows nothing.
         """
         tiny = _signature(reference)
+        if tiny is None:
+            raise ConfigError("reference must show something, got a picture of one colour.")
         return int(np.argmin([_distance(tiny, look) for look in self._looks]))
 
-    def _recognise(self, tiny: np.ndarray, expected: int) -> tuple[int, bool]:
+    def _recognise(self, tiny: np.ndarray | None, expected: int) -> tuple[int, bool]:
         """The picture's camera, and whether that is certain enough to learn its looks from it."""
+        if tiny is None:
+            return expected, False
         far = [
             _distance(tiny, newest) + 0.5 * _distance(tiny, look)
             for newest, look in zip(self._newest, self._looks, strict=True)
@@ -126,10 +140,13 @@ class Deinterleaver:
         return expected, False
 
 
-def _signature(picture: np.ndarray) -> np.ndarray:
-    """A tiny version without its overall brightness, float32 ``[h, w, 3]``."""
+def _signature(picture: np.ndarray) -> np.ndarray | None:
+    """A tiny version at mean 0 and deviation 1, so that light and fades do not matter, float32
+    ``[h, w, 3]``; ``None`` of a picture that shows nothing."""
     tiny = cv2.resize(picture, SIGNATURE, interpolation=cv2.INTER_AREA).astype(np.float32)
-    return tiny - tiny.mean()
+    tiny -= tiny.mean()
+    deviation = float(tiny.std())
+    return tiny / deviation if deviation > FLAT else None
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:

@@ -128,9 +128,9 @@ class TownGame:
 
     def grab_camera(self, camera: str, out: np.ndarray) -> int:
         """See :class:`charles.io.abilities.ManyCameras`; the picture is drawn now."""
-        known = next((name for name in CAMERAS if name == camera), None)
-        if known is None:
+        if camera not in self.cameras:
             raise GameError(f"camera must be one of {CAMERAS}, got {camera!r}.")
+        known = CAMERAS[self.cameras.index(camera)]
         self._draw(known, out)
         return time.monotonic_ns()
 
