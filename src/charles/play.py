@@ -106,6 +106,7 @@ def describe(report: PlayReport) -> str:
             f"pad: {cadence_text(report.cadence)}; {report.missed} deadlines missed, "
             f"{tally.lost} frames lost, {tally.not_finite} predictions not finite",
             *(f"{name}: {cadence_text(cadence)}" for name, cadence in cameras.items()),
+            *([f"{report.unshown} pictures for spectators dropped"] if report.cameras else []),
             f"capture to pad p50 {report.latency_ms.p50:.1f}, p99 {report.latency_ms.p99:.1f} ms; "
             f"stages p50/p99 ms: {stages}",
         ]

@@ -64,6 +64,8 @@ class PlayReport:
     rollbacks: tuple[RolledBack, ...] = ()
     cameras: dict[str, CadenceReport] = field(default_factory=dict)
     """Of the pictures that spectators were shown, by camera; empty without any."""
+    unshown: int = 0
+    """Pictures for spectators that there was no time for."""
     compilations: int = 0
 
 
@@ -253,5 +255,6 @@ class Player:
             refusals=self._stager.refusals,
             rollbacks=self.rollback.rollbacks,
             cameras=self._spectators.report() if self._spectators is not None else {},
+            unshown=self._spectators.dropped if self._spectators is not None else 0,
             compilations=self.policy.num_compilations(),
         )
