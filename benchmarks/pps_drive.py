@@ -80,16 +80,10 @@ def drive(
     on_begin: Callable[[], None] | None = None,
     stop: threading.Event | None = None,
 ) -> PlayReport:
-    """Drive until the ending, which counts from when the pad is made.
+    """Drive until the ending, which counts from when the pad is made, or until ``stop`` is set.
 
-    Args:
-        config: The run.
-        game: The game.
-        ending: When to end.
-        backend: What computes the predictions.
-        server: Whose player to be; by default the run's checkpoints drive alone.
-        on_begin: Called as the drive begins.
-        stop: Set it to end the drive at once.
+    With a ``server``, as its player; otherwise alone, with the run's checkpoints. ``on_begin`` is
+    called as the drive begins.
     """
     stop = stop or threading.Event()
     threads: list[threading.Thread] = []

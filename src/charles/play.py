@@ -182,8 +182,7 @@ def _play_run(
             closing(makers[1](game)) as pad,
             undisturbed(),
         ):
-            spectators = Spectators(game, run.config.play.rate_hz) if options.cameras > 1 else None
-            player = Player(game, pad, policy, stager, spectators=spectators)
+            player = _make_player(game, pad, policy, stager, options)
             player.begin(scene)
             while not is_left():
                 player.tick()
@@ -192,6 +191,15 @@ def _play_run(
     if options.console:  # the pad is closed by now, which makes it neutral, on every way out
         print(describe(report))
     return report
+
+
+def _make_player(
+    game: Game, pad: Pad, policy: Policy, stager: Stager, options: PlayOptions
+) -> Player:
+    """The player, with the spectators that the options ask for."""
+    rate_hz = policy.config.play.rate_hz
+    spectators = Spectators(game, rate_hz) if options.cameras > 1 else None
+    return Player(game, pad, policy, stager, spectators=spectators)
 
 
 class _Viewer:
