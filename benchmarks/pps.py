@@ -25,7 +25,7 @@ from benchmarks.pps_drive import Ending, drive, write_checkpoints
 from benchmarks.pps_matrix import BACKBONES, BACKENDS, measure_matrix
 
 from charles.config import GameConfig, TrainConfig
-from charles.options import TownOptions
+from charles.options import BackendName, TownOptions
 from charles.player import PlayReport
 from charles.process import Worker, stop_on_signals
 from charles.run import write_run
@@ -96,7 +96,9 @@ def main() -> None:
     given = parser.parse_args()
     command = f"python -m benchmarks.pps --seconds {given.seconds:g}"
     if given.backends or given.backbones or given.training:
-        backends = [each for each in BACKENDS if each in (given.backends or BACKENDS)]
+        backends: list[BackendName] = [
+            each for each in BACKENDS if each in (given.backends or BACKENDS)
+        ]
         backbones = given.backbones or [*BACKBONES]
         rows = measure_matrix(
             backends, backbones, seconds=given.seconds, is_training=given.training

@@ -86,7 +86,8 @@ class Spectators:
                 self._cost_ns *= 1.0 - _FORGET  # so that one slow picture is not the last
                 continue
             self._fetch(camera, state)
-            took_ns = time.monotonic_ns() - now_ns
+            # One that was held up by others says little about the next.
+            took_ns = min(time.monotonic_ns() - now_ns, 2.0 * self._cost_ns + NS_PER_S / 1000)
             self._cost_ns += _FORGET * (took_ns - self._cost_ns)
 
     def pause(self) -> None:
