@@ -89,13 +89,14 @@ def test_the_expert_drives_a_lap_without_leaving_the_road_and_brakes_for_curves(
     with opened() as game:
         game.reset(Scene(seed=100_000))
         speeds, labels, off = [], [], 0
-        while not game.ended:
+        while not game.progress().ended:
             told = game.tick()
             off += told.is_off_road
             speeds.append(told.speed_mps)
             labels.append(told.label)
-        assert (game.ended, game.completion, off) == ("done", 1.0, 0)
-        assert 800 < game.length_m < 1500
+        progress = game.progress()
+        assert (progress.ended, progress.completion, off) == ("done", 1.0, 0)
+        assert 800 < progress.length_m < 1500
         assert len(speeds) < 30 * 70
         assert max(speeds) > 21.0
         assert min(speeds[90:]) < 16.0
@@ -140,7 +141,7 @@ def test_leaving_the_track_far_behind_counts_once_as_a_collision():
         game.set_npc(False)
         game.act(np.array([0.5, 0.0], np.float32))
         told = [game.tick() for _ in range(300)]
-        assert game.ended == "off_route"
+        assert game.progress().ended == "off_route"
     assert sum(each.is_collision for each in told) == 1
     assert told[-1].is_off_road
 

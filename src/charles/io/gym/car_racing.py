@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from charles.io.game import Progress
 from charles.io.gym.roles import Sight
 
 CRUISE_MPS = 22.0
@@ -147,13 +148,11 @@ class CarRacingWorld:
     goes_on = True
 
     def __init__(self) -> None:
-        self.length_m = 0.0
         self._track: Track | None = None
 
     def start(self, env: Any, observation: Any) -> None:
         """See :class:`charles.io.gym.roles.World`."""
         self._track = track_of(env)
-        self.length_m = self._track.length_m
         env.unwrapped.t = 1.0  # the first second of an episode zooms in from far above
         env.unwrapped._render = _draw_nothing
 
@@ -170,8 +169,11 @@ class CarRacingWorld:
             purpose=_toward(hull, track.ahead(position, PURPOSE_M)),
             location=(float(place[0]), float(place[1]), 0.0),
             is_off_road=not any(wheel.tiles for wheel in world.car.wheels),
-            completion=world.tile_visited_count / len(world.track),
-            ended="done" if is_lap_done else "off_route" if off_m > OFF_ROUTE_M else "",
+            progress=Progress(
+                length_m=track.length_m,
+                completion=world.tile_visited_count / len(world.track),
+                ended="done" if is_lap_done else "off_route" if off_m > OFF_ROUTE_M else "",
+            ),
         )
 
     def step(self, env: Any, action: np.ndarray) -> bool:

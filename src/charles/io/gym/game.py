@@ -12,7 +12,7 @@ import numpy as np
 
 from charles.errors import GameError
 from charles.game_config import GameConfig
-from charles.io.game import Scene, Telemetry, checked_controls, chosen_scene
+from charles.io.game import Progress, Scene, Telemetry, checked_controls, chosen_scene
 from charles.io.gym.actions import ActionMap
 from charles.io.gym.roles import Expert, PlainWorld, World
 from charles.io.screen.resize import Resizer, check_frame
@@ -81,20 +81,9 @@ class GymnasiumGame:
         """Instants that real time had and the caller was too late for; 0 when stepped."""
         return self._keeper.missed if self._keeper is not None else 0
 
-    @property
-    def length_m(self) -> float:
-        """Length of the task, as the world tells it; 0 where there is none."""
-        return self._world.length_m
-
-    @property
-    def completion(self) -> float:
-        """Share of the task that is done, 0 to 1."""
-        return self._world.sight(self._env).completion
-
-    @property
-    def ended(self) -> str:
-        """``done`` or ``off_route`` once the task is over, else empty."""
-        return self._world.sight(self._env).ended
+    def progress(self) -> Progress:
+        """How far the task is, where the environment is known to have one."""
+        return self._world.sight(self._env).progress
 
     def reset(self, scene: Scene) -> None:
         """See :class:`charles.io.game.Game`. The same seed, the same scene."""
@@ -113,7 +102,7 @@ class GymnasiumGame:
     def tick(self) -> Telemetry:
         """See :class:`charles.io.game.Game`."""
         scene = self._ready()
-        was_over, was_off = self._is_over, self._world.sight(self._env).ended == "off_route"
+        was_over, was_off = self._is_over, self.progress().ended == "off_route"
         if was_over:
             self._begin_episode(int(self._rng.integers(_MAX_SEED)))
         for _ in range(self._wait_instants()):
@@ -133,7 +122,7 @@ class GymnasiumGame:
             location=sight.location,
             weather=scene.weather,
             time_of_day_h=scene.time_of_day_h,
-            is_collision=was_over or (sight.ended == "off_route" and not was_off),
+            is_collision=was_over or (sight.progress.ended == "off_route" and not was_off),
             is_off_road=sight.is_off_road,
         )
 

@@ -4,10 +4,12 @@ Both are handed the environment at every call and keep nothing of it between two
 work out in ``start``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from charles.io.game import Progress
 
 
 @runtime_checkable
@@ -49,10 +51,8 @@ class Sight:
     """Direction (radians, positive right) and distance (m) of the target."""
     location: tuple[float, float, float] = (0.0, 0.0, 0.0)
     is_off_road: bool = False
-    completion: float = 0.0
-    """Share of the task that is done, 0 to 1."""
-    ended: str = ""
-    """``done`` or ``off_route`` once the task is over; empty before, and where there is none."""
+    progress: Progress = field(default_factory=Progress)
+    """Of the environment's task, where it has one."""
 
 
 class World(Protocol):
@@ -60,8 +60,6 @@ class World(Protocol):
 
     goes_on: bool
     """Whether the environment may be stepped on after it ended its episode."""
-    length_m: float
-    """Of the task, after ``start``."""
 
     def start(self, env: Any, observation: Any) -> None:
         """The environment was just reset, and observed this."""
@@ -95,7 +93,6 @@ class PlainWorld:
     """An environment of which nothing more is known: it is stepped, and reset at its end."""
 
     goes_on = False
-    length_m = 0.0
 
     def __init__(self) -> None:
         self._observation: Any = None
