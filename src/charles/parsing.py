@@ -31,8 +31,9 @@ class TrainOptions:
     """What ``charles-train`` is told."""
 
     preset: str = "default"
-    """Settings to start from: default, town_small, town_live, tiny, or a documented model, for
-    example model_0004_inceptionresnetv2_v3. Shown here are its values."""
+    """Settings to start from: default, town_small, town_live, car_racing_live, metadrive_live,
+    tiny, or a documented model, for example model_0004_inceptionresnetv2_v3. Shown here are its
+    values."""
     collectors: int = 0
     """Collectors to start along. More may join at any time: charles-collect."""
     player: bool = False
