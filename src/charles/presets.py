@@ -95,17 +95,19 @@ def car_racing_live() -> TrainConfig:
 def metadrive_live() -> TrainConfig:
     """MetaDrive, learned while it is driven, on two cores.
 
-    Its driver keeps a steady speed and seldom steers; how seldom decides how long the buffers take
-    to fill. The upper part of the picture is sky.
+    Its driver crashes now and then: three seconds before that are not learned. The upper part of
+    the picture is sky.
     """
     return TrainConfig(
         game=GameConfig(name="metadrive"),
         frame=FrameConfig(height=144, width=256),
         data=DataConfig(buffer_capacity=12_000, start_fraction=0.1, keep_fraction=0.1,
-                        replay_ratio=6, history_length=0, balancing=BalancingConfig(patience=10)),
+                        replay_ratio=6, history_length=0, slots_per_collector=320,
+                        balancing=BalancingConfig(patience=10)),
         outputs=(replace(ACCELERATION_BRAKING, bin_width=0.5, excess_weight=2.0),
                  replace(STEERING, bin_width=0.2)),
-        collect=CollectConfig(scene_s=60.0, traffic=(1.0, 2.0), perturb=PerturbConfig(every_s=3.0),
+        collect=CollectConfig(scene_s=60.0, drop_before_crash_s=3.0,
+                              perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.5, rate_hz=6.0)),
         network=NetworkConfig(crop_top=0.4),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=2_200),

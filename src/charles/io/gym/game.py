@@ -22,8 +22,6 @@ from charles.timing import NS_PER_S, RateKeeper
 MAX_INSTANTS_PER_TICK = 4
 """How many instants a late tick in real time stands for at most; time beyond never happens."""
 
-_MAX_SEED = 2**31
-
 
 class GymnasiumGame:
     """An environment as a :class:`charles.io.game.Game`. Used from one thread.
@@ -104,7 +102,7 @@ class GymnasiumGame:
         scene = self._ready()
         was_over, was_off = self._is_over, self.progress().ended == "off_route"
         if was_over:
-            self._begin_episode(int(self._rng.integers(_MAX_SEED)))
+            self._begin_episode(None)
         for _ in range(self._wait_instants()):
             self._move_on()
         self._clock_ns = (
@@ -154,7 +152,7 @@ class GymnasiumGame:
         """See :class:`charles.io.game.Game`. Another episode, where cars cannot be put anywhere."""
         self._ready()
         if not self._world.put(self._env, place, self._rng):
-            self._begin_episode(int(self._rng.integers(_MAX_SEED)))
+            self._begin_episode(None)
         self._applied = np.zeros(len(self.controls), np.float32)
         self._restart_clock()
 
@@ -172,7 +170,9 @@ class GymnasiumGame:
             raise GameError("A game must be reset before it is used, and not after it is closed.")
         return self._scene
 
-    def _begin_episode(self, seed: int) -> None:
+    def _begin_episode(self, seed: int | None) -> None:
+        """Another episode: of a scene's seed, or the next of the same one, so that what follows
+        from a seed that is held out is held out too."""
         observation, _ = self._env.reset(seed=seed)
         self._world.start(self._env, observation)
         if self._expert is not None:

@@ -135,9 +135,11 @@ class Engine:
         """Put the car on a lane, standing still, on its way to where it was going."""
         car = self.car
         route, final = car.navigation.checkpoints, car.navigation.checkpoints[-1]
+        before = car.config["spawn_lane_index"], car.config["destination"]
         car.config["spawn_lane_index"], car.config["destination"] = lane.index, final
         heading = float(np.degrees(lane.heading_theta_at(along_m)))
         car.reset(position=np.array(lane.position(along_m, 0.0)), heading=heading)
+        car.config["spawn_lane_index"], car.config["destination"] = before
         car.navigation.checkpoints = route
         car.navigation._target_checkpoints_index = _targets(route, lane.index)
         car.after_step()
