@@ -169,19 +169,25 @@ def _random_kind(random: Any, shares: np.ndarray) -> Any:
 
 
 def _make_env(config: MetaDriveConfig, *, height: int, width: int) -> Any:
-    os.environ.setdefault("MESA_EXTENSION_OVERRIDE", _NO_ANISOTROPY)
-    # Protocol buffers of Waymo's recordings, made for a library of 2022, which newer ones refuse;
-    # MetaDrive does without where they cannot be imported.
-    sys.modules.setdefault("metadrive.utils.waymo_utils.protos.scenario_pb2", None)  # pyright: ignore[reportArgumentType]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         env = _import_env()(_settings(config, height=height, width=width))
-        env.lazy_init()
+        try:
+            env.lazy_init()
+        except Exception as err:  # Panda3D's own, when there is nothing to draw with
+            raise GameError(
+                f"MetaDrive must have OpenGL through EGL to draw with, got none ({err}). On "
+                "Debian: apt install libegl1 libgl1 libgl1-mesa-dri libx11-6."
+            ) from err
     return env
 
 
 def _import_env() -> Any:
     """MetaDrive's environment, without observations: those are taken from the engine itself."""
+    os.environ.setdefault("MESA_EXTENSION_OVERRIDE", _NO_ANISOTROPY)
+    # Protocol buffers of Waymo's recordings, made for a library of 2022, which newer ones refuse;
+    # MetaDrive does without where they cannot be imported.
+    sys.modules.setdefault("metadrive.utils.waymo_utils.protos.scenario_pb2", None)  # pyright: ignore[reportArgumentType]
     from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
 
     for setting in _SETTINGS:
