@@ -7,9 +7,11 @@ drawing is taken out of the loop, so that an instant without pixels costs none.
 There is one engine in a process: MetaDrive keeps it in a global.
 """
 
+import importlib
 import os
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,9 @@ _SETTINGS = (
 )  # fmt: skip
 _NO_ANISOTROPY = "-GL_EXT_texture_filter_anisotropic -GL_ARB_texture_filter_anisotropic"
 """For Mesa: filtering textures along the road takes a minute a frame in software."""
+_WAYMO = "metadrive.utils.waymo_utils.protos.scenario_pb2"
+"""Protocol buffers of Waymo's recordings, made for a library of 2022, which newer ones refuse.
+MetaDrive does without where they cannot be imported."""
 
 
 class Engine:
@@ -144,9 +149,12 @@ class Engine:
         car.navigation._target_checkpoints_index = _targets(route, lane.index)
         car.after_step()
 
-    def is_free(self, place: np.ndarray, radius_m: float) -> bool:
+    def is_free(self, place: Sequence[float] | np.ndarray, radius_m: float) -> bool:
         """Whether nobody else is near."""
-        return all(np.linalg.norm(other.position - place) > radius_m for other in self._others())
+        return all(
+            np.linalg.norm(other.position - np.asarray(place)) > radius_m
+            for other in self._others()
+        )
 
     def close(self) -> None:
         """End the engine."""
@@ -163,15 +171,14 @@ def _targets(route: list[str], index: tuple[Any, ...]) -> list[int]:
 
 
 def _random_kind(random: Any, shares: np.ndarray) -> Any:
-    from metadrive.component.vehicle.vehicle_type import random_vehicle_type
-
-    return random_vehicle_type(random, shares)
+    kinds = importlib.import_module("metadrive.component.vehicle.vehicle_type")
+    return kinds.random_vehicle_type(random, shares)
 
 
 def _make_env(config: MetaDriveConfig, *, height: int, width: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        env = _import_env()(_settings(config, height=height, width=width))
+        env = _env_class()(_settings(config, height=height, width=width))
         try:
             env.lazy_init()
         except Exception as err:  # Panda3D's own, when there is nothing to draw with
@@ -182,52 +189,68 @@ def _make_env(config: MetaDriveConfig, *, height: int, width: int) -> Any:
     return env
 
 
-def _import_env() -> Any:
+def _env_class() -> Any:
     """MetaDrive's environment, without observations: those are taken from the engine itself."""
-    os.environ.setdefault("MESA_EXTENSION_OVERRIDE", _NO_ANISOTROPY)
-    # Protocol buffers of Waymo's recordings, made for a library of 2022, which newer ones refuse;
-    # MetaDrive does without where they cannot be imported.
-    sys.modules.setdefault("metadrive.utils.waymo_utils.protos.scenario_pb2", None)  # pyright: ignore[reportArgumentType]
-    from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
+    load = _load()
+    if load("metadrive.engine.engine_utils").engine_initialized():
+        raise GameError("There can be one MetaDrive in a process. Close the first one.")
+    _switch_multisampling_off(load("metadrive.engine.core.our_pbr"))
+    spaces = load("gym.spaces")
 
-    for setting in _SETTINGS:
-        core.load_prc_file_data("", setting)
+    class Blank(load("metadrive.obs.observation_base").ObservationBase):
+        @property
+        def observation_space(self) -> Any:
+            return spaces.Dict({"image": spaces.Box(0, 1, (1,))})
+
+        def observe(self, vehicle: Any) -> dict[str, Any]:
+            return {}
+
+    class Env(load("metadrive.envs.metadrive_env").MetaDriveEnv):
+        def get_single_observation(self, vehicle_config: Any) -> Any:
+            return Blank(vehicle_config)
+
+    return Env
+
+
+def _load() -> Callable[[str], Any]:
+    """Prepare for MetaDrive, import it, and give what imports its modules.
+
+    Raises:
+        ExtraMissingError: It, or what it needs, is not installed.
+    """
+    os.environ.setdefault("MESA_EXTENSION_OVERRIDE", _NO_ANISOTROPY)
+    blocked: dict[str, Any] = {_WAYMO: None}
+    for name, module in blocked.items():
+        sys.modules.setdefault(name, module)
+    _configure_panda3d()
     try:
-        import gym
-        from metadrive.engine.core import our_pbr
-        from metadrive.engine.engine_utils import engine_initialized
-        from metadrive.envs.metadrive_env import MetaDriveEnv
-        from metadrive.obs.observation_base import ObservationBase
+        importlib.import_module("metadrive.envs.metadrive_env")
     except ImportError as err:
         raise ExtraMissingError(
             f"MetaDrive 0.3.0.1 needs packages that are not installed ({err}). docs/games.md says "
             "how to install it beside this project."
         ) from err
-    if engine_initialized():
-        raise GameError("There can be one MetaDrive in a process. Close the first one.")
-    core.load_prc_file_data("", "framebuffer-multisample 0")  # after the import, which asks for 8
-    core.load_prc_file_data("", "multisamples 0")
-    made = our_pbr.OurPipeline.__init__
-    if made.__name__ != "_without_multisampling":
+    _configure_panda3d()  # importing it asked for other things
+    return importlib.import_module
 
-        def _without_multisampling(self: Any, **options: Any) -> None:
-            made(self, **{**options, "msaa_samples": 0})
 
-        our_pbr.OurPipeline.__init__ = _without_multisampling
+def _configure_panda3d() -> None:
+    from panda3d import core  # pyright: ignore[reportAttributeAccessIssue]
 
-    class Blank(ObservationBase):
-        @property
-        def observation_space(self) -> Any:
-            return gym.spaces.Dict({"image": gym.spaces.Box(0, 1, (1,))})
+    for setting in _SETTINGS:
+        core.load_prc_file_data("", setting)
 
-        def observe(self, vehicle: Any) -> dict[str, Any]:
-            return {}
 
-    class Env(MetaDriveEnv):
-        def get_single_observation(self, vehicle_config: Any) -> Any:
-            return Blank(vehicle_config)
+def _switch_multisampling_off(pipelines: Any) -> None:
+    """Draw without what MetaDrive asks for in its code and software cannot do."""
+    made = pipelines.OurPipeline.__init__
+    if made.__name__ == "without_multisampling":
+        return
 
-    return Env
+    def without_multisampling(self: Any, **options: Any) -> None:
+        made(self, **{**options, "msaa_samples": 0})
+
+    pipelines.OurPipeline.__init__ = without_multisampling
 
 
 def _settings(config: MetaDriveConfig, *, height: int, width: int) -> dict[str, Any]:

@@ -173,13 +173,19 @@ class MetaDriveGame:
             along_m = float(lane.local_coordinates(goal)[0])
             engine.place(lane, min(max(along_m, 1.0), lane.length - 1.0))
             return
-        for _ in range(_PLACE_TRIES):
-            road = roads[int(self._rng.integers(max(len(roads) - 1, 1)))]
-            lane = road[int(self._rng.integers(len(road)))]
-            along_m = float(self._rng.uniform(0.1, 0.9)) * lane.length
-            if engine.is_free(np.array(lane.position(along_m, 0.0)), _ROOM_M):
-                break
+        lane, along_m = self._anywhere()
+        tries = 1
+        while tries < _PLACE_TRIES and not engine.is_free(lane.position(along_m, 0.0), _ROOM_M):
+            lane, along_m = self._anywhere()
+            tries += 1
         engine.place(lane, along_m)
+
+    def _anywhere(self) -> tuple[Any, float]:
+        """A lane of the route, and a place on it, but on its last piece."""
+        roads = self._route.roads
+        road = roads[int(self._rng.integers(max(len(roads) - 1, 1)))]
+        lane = road[int(self._rng.integers(len(road)))]
+        return lane, float(self._rng.uniform(0.1, 0.9)) * lane.length
 
     def _start_over(self, seed: int) -> None:
         """A drive begins where the car is: nothing of the one before is known."""

@@ -8,6 +8,7 @@ References:
     Observations and Microscopic Simulations. https://doi.org/10.1103/PhysRevE.62.1805
 """
 
+import importlib
 from collections import deque
 from typing import Any
 
@@ -57,11 +58,10 @@ class Teacher:
     """
 
     def __init__(self, car: Any, *, seed: int, rate_hz: float, speed_km_h: float) -> None:
-        from metadrive.policy.idm_policy import IDMPolicy
-
-        self._policy = IDMPolicy(car, seed)
+        policies: Any = importlib.import_module("metadrive.policy.idm_policy")
+        self._policy = policies.IDMPolicy(car, seed)
         self._policy.NORMAL_SPEED = self._policy.target_speed = speed_km_h
-        self._policy.LANE_CHANGE_FREQ = round(IDMPolicy.LANE_CHANGE_FREQ * rate_hz / OWN_HZ)
+        self._policy.LANE_CHANGE_FREQ = round(self._policy.LANE_CHANGE_FREQ * rate_hz / OWN_HZ)
         for name in ("heading_pid", "lateral_pid"):
             theirs = getattr(self._policy, name)
             gains = (theirs.k_p, theirs.k_i, theirs.k_d)
