@@ -8,10 +8,12 @@ There is one engine in a process: MetaDrive keeps it in a global.
 """
 
 import importlib
+import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -223,8 +225,10 @@ def _load() -> Callable[[str], Any]:
     for name, module in blocked.items():
         sys.modules.setdefault(name, module)
     _configure_panda3d()
+    silence = io.StringIO()  # what it was registered as, and that gym is old
     try:
-        importlib.import_module("metadrive.envs.metadrive_env")
+        with redirect_stdout(silence), redirect_stderr(silence):
+            importlib.import_module("metadrive.envs.metadrive_env")
     except ImportError as err:
         raise ExtraMissingError(
             f"MetaDrive 0.3.0.1 needs packages that are not installed ({err}). docs/games.md says "
