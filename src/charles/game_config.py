@@ -9,6 +9,7 @@ from charles.human_config import HumanConfig
 from charles.sample import PixelFormat
 from charles.screen_config import ScreenConfig
 from charles.telemetry_config import TelemetryConfig
+from charles.town_config import TownConfig
 
 GameName = Literal["town", "deepgtav", "deepgtav_zmq", "window"]
 Weather = Literal["clear", "overcast", "rain", "fog"]
@@ -82,6 +83,7 @@ class GameConfig:
     """Times of day to choose from."""
     is_realtime: bool = False
     """Let the built-in game run by the wall clock; a player always does."""
+    town: TownConfig = field(default_factory=TownConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
 
     def __post_init__(self) -> None:
