@@ -30,6 +30,7 @@ class Delay(Generic[Item]):
     def __init__(self, delay_ns: int) -> None:
         self.delay_ns = delay_ns
         self._items: deque[tuple[int, Item]] = deque()
+        self._is_full = False
 
     def add(self, time_ns: int, item: Item) -> Item | None:
         """Take the present item and return the one nearest to a delay ago.
@@ -38,12 +39,12 @@ class Delay(Generic[Item]):
             ``None`` while there is none that old, as at the start of an episode.
         """
         items, wanted_ns = self._items, time_ns - self.delay_ns
+        period_ns = time_ns - items[-1][0] if items else 0
         items.append((time_ns, item))
-        while len(items) > 1 and abs(items[1][0] - wanted_ns) <= abs(items[0][0] - wanted_ns):
+        self._is_full = self._is_full or items[0][0] - wanted_ns <= 0.5 * period_ns
+        while len(items) > 1 and abs(items[1][0] - wanted_ns) < abs(items[0][0] - wanted_ns):
             items.popleft()
-        found_ns, found = items[0]
-        period_ns = items[1][0] - found_ns if len(items) > 1 else 0
-        return found if found_ns - wanted_ns <= 0.5 * period_ns else None
+        return items[0][1] if self._is_full else None
 
     @property
     def oldest(self) -> Item | None:
@@ -53,6 +54,7 @@ class Delay(Generic[Item]):
     def clear(self) -> None:
         """Forget the past."""
         self._items.clear()
+        self._is_full = False
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,12 @@ def find(pulse: Pulse) -> Found | None:
     before[0] = False  # its picture has none to be compared with
     if before.sum() < 5 or before.all():
         return None
-    level = float(np.median(pulse.shift_px[before]))
-    noise = 1.4826 * float(np.median(np.abs(pulse.shift_px[before] - level)))
-    series = pulse.shift_px - level
+    periods = np.diff(pulse.times_ns, prepend=pulse.times_ns[0] - 1).astype(float)
+    period_ns = float(np.median(periods[1:]))
+    speed = pulse.shift_px * period_ns / periods  # over a frame that was missed, it moved twice
+    level = float(np.median(speed[before]))
+    noise = 1.4826 * float(np.median(np.abs(speed[before] - level)))
+    series = speed - level
     before[0] = True
     series[before] = np.clip(series[before], -3.0 * noise, 3.0 * noise)
     height = float(np.abs(series[~before]).max())
@@ -94,21 +97,25 @@ def find(pulse: Pulse) -> Found | None:
     rising = side * series
     beyond = np.flatnonzero((rising >= RISE_SHARE * height) & ~before)
     end = int(beyond[0]) + 1 if len(beyond) else halfway + 1
-    corner = _corner(rising[1:end]) + 1.0
+    at = (pulse.times_ns - pulse.injected_ns) / period_ns
     # What is told at an instant has led to it: its effect began one instant before.
-    seen_ns = float(np.interp(corner + 1.0, np.arange(len(rising)), pulse.times_ns))
+    seen = _corner(at[1:end], rising[1:end]) + 1.0
     return Found(
-        frames_ns=seen_ns - pulse.injected_ns,
+        frames_ns=seen * period_ns,
         told_ns=_told_ns(pulse, before),
         is_to_the_right=bool(side * pulse.direction > 0),
     )
 
 
-def _corner(series: np.ndarray) -> float:
-    """Where a level series begins to rise, in samples; a hinge by least squares."""
-    at = np.arange(len(series), dtype=float)
-    best, least = 0.0, np.inf
-    for corner in np.arange(max(0.0, len(series) - 30.0), len(series) - 1.0, 0.05):
+def _corner(at: np.ndarray, series: np.ndarray) -> float:
+    """When a level series ``[N]`` begins to rise; a hinge by least squares.
+
+    Args:
+        at: When each sample was taken, rising, in periods.
+        series: The samples.
+    """
+    best, least = float(at[-1]) - 1.0, np.inf
+    for corner in np.arange(max(at[0], at[-1] - 40.0), at[-1] - 0.9, 0.05):
         ramp = np.maximum(at - corner, 0.0)
         slope = float(ramp @ series / (ramp @ ramp))
         loss = float(np.square(series - slope * ramp).sum())
