@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from charles.config import TrainConfig
-from charles.errors import ConfigError, ContractError, list_rows
+from charles.errors import ConfigError, ContractError
 from charles.io.capture import CaptureInfo
 from charles.pad_config import DeadZone, ZonesConfig
 
@@ -204,11 +204,11 @@ def require_same(
         return
     text = (
         f"{who} must capture as the run did (contract {expected.fingerprint}), got "
-        f"{list_rows([f'  {row}' for row in rows]).strip()}"
+        f"{', '.join(rows)}."
     )
     if not is_accepted:
-        raise ContractError(f"{text}\nMake them the same, {ACCEPT}.")
-    print(f"warning: {text}\nAccepted.", file=sys.stderr, flush=True)
+        raise ContractError(f"{text} Make them the same, {ACCEPT}.")
+    print(f"warning: {text} Accepted.", file=sys.stderr, flush=True)
 
 
 def write_contract(directory: Path, contract: CaptureContract) -> None:

@@ -122,7 +122,7 @@ class Trainer:
         self._last_demand_s = self._last_hot_s = 0.0
         self._saved_mark: tuple[int, set[int]] | None = None
         self._stack = ExitStack()
-        self._contract = contract
+        self._contract, self._accepts = contract, accept_contract
         try:
             self._open(collectors, has_player=has_player, resume=resume)
         except BaseException:
@@ -197,12 +197,15 @@ class Trainer:
         server = self._config.server
         workers = [
             Worker(
-                f"collector {i + 1}", collect_worker, CollectOptions(server=server, console=False)
+                f"collector {i + 1}",
+                collect_worker,
+                CollectOptions(server=server, console=False, accept_contract=self._accepts),
             )
             for i in range(collectors)
         ]
         if has_player:
-            workers.append(Worker("player", play_worker, PlayOptions(server=server, console=False)))
+            player = PlayOptions(server=server, console=False, accept_contract=self._accepts)
+            workers.append(Worker("player", play_worker, player))
         for worker in workers:
             self._stack.callback(worker.stop)
         return workers
@@ -399,7 +402,7 @@ def collect_worker(options: CollectOptions) -> None:
     """A collector that runs along; yields to player and trainer where cores are short."""
     lower_priority(10)
     cv2.setNumThreads(1)
-    collect(options.server, has_console=False)
+    collect(options.server, has_console=False, accept_contract=options.accept_contract)
 
 
 def play_worker(options: PlayOptions) -> None:
