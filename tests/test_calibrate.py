@@ -9,10 +9,9 @@ import pytest
 from tests.town.serving import serving
 
 from charles.calibrate import calibrate, describe
-from charles.collector import with_calibration
 from charles.config import FrameConfig, GameConfig, TrainConfig
 from charles.errors import CalibrationError, ConfigError, PadError
-from charles.io.calibration import Calibration, load_calibration
+from charles.io.calibration import Calibration, load_calibration, with_calibration
 from charles.io.game import Scene
 from charles.io.pads.make import make_pad, zones_of
 from charles.io.pads.pad import SpeedAware

@@ -6,12 +6,13 @@ later frames show the world than the controls that are told.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from charles.config import TrainConfig
 from charles.errors import CalibrationError, CharlesError
 from charles.io.capture import CaptureInfo
 from charles.pad_config import DeadZone, ZonesConfig
@@ -169,3 +170,18 @@ def save_calibration(path: Path, calibration: Calibration) -> None:
         partial.replace(path)
     except OSError as err:
         raise CalibrationError(f"{path} cannot be written: {err.strerror}.") from err
+
+
+def with_calibration(config: TrainConfig, path: Path | None) -> TrainConfig:
+    """``config`` with a person's pad read through the dead zones that were measured.
+
+    Raises:
+        CalibrationError: The calibration is of another game, or cannot be used.
+    """
+    if path is None:
+        return config
+    window = config.game.window
+    calibration = load_calibration(path)
+    calibration.require_game(CaptureInfo(name=config.game.name, title=window.screen.title), path)
+    human = replace(window.human, zones=calibration.require_axes(path).zones)
+    return replace(config, game=replace(config.game, window=replace(window, human=human)))
