@@ -24,7 +24,7 @@ from charles.contract import CaptureContract
 from charles.data.balancing import BalanceReport
 from charles.data.pool import LaneSpec
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised whenever a message changes."""
 
 PING_S = 1.0

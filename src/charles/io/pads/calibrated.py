@@ -27,14 +27,10 @@ class CalibratedPad:
     def __init__(
         self, pad: Pad, axes: AxesCalibration, controls: tuple[str, ...] = DRIVING_CONTROLS
     ) -> None:
+        self.refused = 0
         self._pad, self._axes = pad, axes
         self._pedal, self._wheel = driving_indices(controls)
         self._speed_mps = 0.0
-
-    @property
-    def refused(self) -> int:
-        """See :class:`charles.io.pads.pad.Pad`."""
-        return self._pad.refused
 
     def at_speed(self, speed_mps: float | None) -> None:
         """See :class:`charles.io.pads.pad.SpeedAware`."""
@@ -49,6 +45,7 @@ class CalibratedPad:
             values[self._pedal] /= pedal.gain(speed)
             values[self._wheel] /= axes.steering.gain(speed)
         self._pad.update(values)  # which clamps them
+        self.refused = self._pad.refused
 
     def neutral(self) -> None:
         """See :class:`charles.io.pads.pad.Pad`."""
