@@ -15,7 +15,7 @@ from charles.parsing import parse_train
 from charles.run import write_run
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("train", "collect", "play", "town", "evaluate", "export")
+COMMANDS = ("train", "collect", "play", "town", "evaluate", "export", "calibrate")
 
 
 def run(name, *arguments, timeout_s=60):

@@ -10,7 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from charles.errors import CharlesError, WorkerError
-from charles.options import CollectOptions, EvaluateOptions, ExportOptions, PlayOptions, TownOptions
+from charles.options import (
+    CalibrateOptions,
+    CollectOptions,
+    EvaluateOptions,
+    ExportOptions,
+    PlayOptions,
+    TownOptions,
+)
 
 USER_ERROR = 2
 """Exit status of an error that the user can mend."""
@@ -47,6 +54,11 @@ def evaluate() -> None:
 def export() -> None:
     """``charles-export``: a trained backbone as a weight file."""
     run_command("charles-export", _export)
+
+
+def calibrate() -> None:
+    """``charles-calibrate``: how a game answers a pad, and how late it shows it."""
+    run_command("charles-calibrate", _calibrate)
 
 
 def run_command(program: str, command: Callable[[Sequence[str]], None]) -> None:
@@ -96,6 +108,7 @@ def _train(arguments: Sequence[str]) -> None:
         player=options.player,
         console=options.console,
         resume=options.resume,
+        accept_contract=options.accept_contract,
     )
     if options.report:
         from charles.report import write_report
@@ -130,6 +143,8 @@ def _collect(arguments: Sequence[str]) -> None:
         has_console=options.console,
         plot=options.plot,
         restart_command=options.restart_command,
+        accept_contract=options.accept_contract,
+        calibration=options.calibration,
     )
 
 
@@ -176,6 +191,19 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from charles.evaluate import evaluate
 
     evaluate(options)
+
+
+def _calibrate(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = (
+        "Measure how a game answers a pad's axes, or how late its pictures are, by driving it. "
+        "Start where the road is straight and empty."
+    )
+    options = parse(CalibrateOptions, arguments, program="charles-calibrate", text=text)
+    from charles.calibrate import calibrate, describe
+
+    print(describe(calibrate(options), options.out))
 
 
 def _export(arguments: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from charles.metadrive_config import MetaDriveConfig
 from charles.sample import PixelFormat
 from charles.screen_config import ScreenConfig
 from charles.telemetry_config import TelemetryConfig
+from charles.town_config import TownConfig
 
 GameName = Literal["town", "deepgtav", "deepgtav_zmq", "window", "gymnasium", "metadrive"]
 Weather = Literal["clear", "overcast", "rain", "fog"]
@@ -85,6 +86,7 @@ class GameConfig:
     """Times of day to choose from."""
     is_realtime: bool = False
     """Let a game that can be stepped run by the wall clock; a player always does."""
+    town: TownConfig = field(default_factory=TownConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
     gymnasium: GymnasiumConfig = field(default_factory=GymnasiumConfig)
     metadrive: MetaDriveConfig = field(default_factory=MetaDriveConfig)

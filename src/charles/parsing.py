@@ -40,6 +40,8 @@ class TrainOptions:
     """Start a player along. One may join at any time: charles-play."""
     resume: bool = False
     """Go on with the run in --run-dir, with its own settings and what is said here."""
+    accept_contract: bool = False
+    """Go on, with a warning, where --resume captures otherwise than the run did so far."""
     console: bool = True
     """Show buffers, losses, rates and who is connected."""
     report: bool = False

@@ -14,12 +14,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from charles.checkpoint import Checkpoints
 from charles.config import TrainConfig
+from charles.contract import contract_of_capture, from_data, read_contract, require_same
 from charles.errors import CheckpointError
 from charles.evaluate import find_run
+from charles.io.capture import capture_of
 from charles.io.game import Game, Scene
 from charles.io.games import make_game as make_known_game
 from charles.io.pads.make import make_pad as make_known_pad
+from charles.io.pads.make import zones_of
 from charles.io.pads.pad import Pad
 from charles.link import Link
 from charles.options import PlayOptions
@@ -179,7 +183,7 @@ def _play_run(
             time.sleep(WAIT_S)
         with (
             closing(makers[0](run.config, options.seed)) as game,
-            closing(makers[1](game)) as pad,
+            closing(_make_pad(run, options, makers[1], game, stager.newest.step)) as pad,
             undisturbed(),
         ):
             player = _make_player(game, pad, policy, stager, options)
@@ -191,6 +195,26 @@ def _play_run(
     if options.console:  # the pad is closed by now, which makes it neutral, on every way out
         print(describe(report))
     return report
+
+
+def _make_pad(run: Run, options: PlayOptions, make_pad: PadMaker, game: Game, step: int) -> Pad:
+    """The pad, once it is sure that the game is captured as what drives has learned it.
+
+    Raises:
+        ContractError: It is captured otherwise, and that is not accepted.
+    """
+    checkpoints = Checkpoints(run.directory / "checkpoints")
+    kept = checkpoints.contract(step).get("capture")
+    expected = from_data(kept, str(checkpoints.directory)) or read_contract(run.directory)
+    if expected is None:
+        print("note: this run has no capture contract to compare with", file=sys.stderr)
+    else:
+        info = capture_of(game)
+        ours = contract_of_capture(run.config, info, pad=zones_of(options.pad))
+        require_same(expected, ours, who="this player", is_accepted=options.accept_contract)
+        if options.console:
+            print(f"driving under capture contract {expected.fingerprint}")
+    return make_pad(game)
 
 
 def _make_player(

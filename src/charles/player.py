@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from charles.alignment import Delay
 from charles.io.game import Game, Scene, Telemetry
-from charles.io.pads.pad import Pad
+from charles.io.pads.pad import Pad, SpeedAware
 from charles.observer import Observer
 from charles.policy import ControlFilter, Policy
 from charles.relocation import Relocation
@@ -104,6 +105,10 @@ class Player:
         self.policy = policy
         self._game, self._pad, self._stager = game, pad, stager
         self._observer = Observer(policy.spec)
+        offset_ms = policy.config.collect.latency_offset_ms
+        self._delay: Delay[Telemetry] = Delay(round(max(offset_ms, 0.0) * 1e6))
+        """What is told waits for the frames that show it, as it did for what was learned from."""
+        self._shown: Telemetry
         outputs, controls = policy.config.outputs, policy.spec.controls
         self._filter = ControlFilter(outputs, controls, play.smoothing)
         self._unstuck = Unstuck(play.unstuck, play.rate_hz)
@@ -150,11 +155,15 @@ class Player:
         log.mark()
         self._game.grab(self._observer.frame)
         log.mark()
-        inputs = self._observer.observe(telemetry)
+        told = self._delay.add(telemetry.captured_ns, telemetry) or self._delay.oldest
+        self._shown = told or telemetry
+        inputs = self._observer.observe(self._shown)
         log.mark()
         self.predictions = self.policy.predict(inputs)
         log.mark()
         self.controls = self._filter.apply(self.predictions)
+        if isinstance(self._pad, SpeedAware):
+            self._pad.at_speed(telemetry.speed_mps)
         log.mark()
         return telemetry, captured_ns
 
@@ -173,7 +182,7 @@ class Player:
         """What has time until the next deadline: spectators, history, unstuck, new parameters."""
         self.tally.ticks += 1
         self.tally.collisions += telemetry.is_collision
-        self._observer.remember(telemetry)
+        self._observer.remember(self._shown)
         if self.tally.ticks % self._see_every == 0:
             self._stager.see(self._observer.inputs)
         self._show()
@@ -234,6 +243,7 @@ class Player:
     def _restart(self) -> None:
         """A wanted pause begins or is over: forget what was before it."""
         self._observer.restart()
+        self._delay.clear()
         self._filter.restart()
         self._unstuck.reset()
         self.cadence.pause()
