@@ -11,7 +11,7 @@ from charles.options import CollectOptions, TownOptions
 from charles.parsing import parse, parse_train
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/usage.md", "docs/gta.md")
+PAGES = ("README.md", "docs/usage.md", "docs/gta.md", "docs/games.md")
 
 
 def commands_of(script):

@@ -23,14 +23,18 @@ from charles.connection import Connection
 from charles.data.balancing import make_balancer
 from charles.data.pool import Lane
 from charles.errors import ConfigError, WireError
+from charles.holdback import Holdback
+from charles.io.abilities import Accounting
 from charles.io.game import WEATHERS, Game, Scene, Telemetry
 from charles.io.games import make_game as make_known_game
 from charles.messages import Checkpoint, Demand, Welcome
 from charles.observer import Observer
 from charles.perturb import Perturber
 from charles.process import stop_on_signals
+from charles.relocation import Relocation
 from charles.sample import SampleFlag, is_held_out
 from charles.timing import Cadence
+from charles.ui.collect_report import CollectReport, describe
 from charles.ui.console import CollectConsole, CollectView
 from charles.ui.plots import KeptPlot
 from charles.unstuck import Unstuck
@@ -61,9 +65,13 @@ class Tally:
     samples: int = 0
     starved: int = 0
     unlabelled: int = 0
+    faded: int = 0
+    """Instants of fades, before and after the car is put elsewhere."""
     scenes: int = 0
     unstucks: int = 0
     collisions: int = 0
+    dropped: int = 0
+    """Samples of the time before the expert crashed."""
 
 
 class Collector:
@@ -113,6 +121,9 @@ class Collector:
         perturb = collect.perturb if game.is_advising else replace(collect.perturb, every_s=0.0)
         self._perturber = Perturber(perturb, spec.controls, rate_hz=collect.rate_hz, rng=rng)
         self._unstuck = Unstuck(collect.unstuck, collect.rate_hz)
+        self._relocation = Relocation(game, collect.unstuck.fade_s, collect.rate_hz)
+        self._torn = 0
+        self._holdback = Holdback(collect.drop_before_crash_s)
         self.takes_pupil = game.is_advising and collect.dagger.share > 0.0
         """Whether the network may drive: its expert must advise whoever drives."""
         self.pupil: Pupil | None = None
@@ -135,13 +146,17 @@ class Collector:
             if output.name in demand.full
         )
         self._is_validation_full = demand.is_validation_full
+        self._torn = demand.torn
 
     def step(self) -> None:
         """Handle one instant: change the scene if it is time, observe, sample, push, remember."""
-        if self._ticks_left <= 0:
+        if self._ticks_left <= 0 and not self._relocation.is_under_way:
             self._change_scene()
         self._ticks_left -= 1
         telemetry = self._game.tick()
+        if self._relocation.is_under_way:
+            self._pass()
+            return
         self.tally.instants += 1
         self.cadence.add(telemetry.captured_ns)
         if telemetry.is_collision or self._unstuck.add(telemetry.speed_mps):
@@ -188,8 +203,28 @@ class Collector:
     def _put_elsewhere(self, telemetry: Telemetry) -> None:
         self.tally.collisions += telemetry.is_collision
         self.tally.unstucks += not telemetry.is_collision
-        self._game.teleport()
+        if telemetry.is_collision and self._is_npc_driving:
+            self._holdback.crash(telemetry.captured_ns)
+        self._relocation.begin()
         self._begin_episode()
+
+    def _pass(self) -> None:
+        """An instant of a fade: nothing of it is kept."""
+        self.tally.faded += 1
+        self._relocation.step()
+        if not self._relocation.is_under_way:
+            self._begin_episode()
+
+    def report(self) -> CollectReport:
+        """How it went so far."""
+        game = self._game
+        return CollectReport(
+            tally=vars(self.tally),
+            unlabelled=game.unlabelled() if isinstance(game, Accounting) else {},
+            torn=self._torn,
+            cadence=self.cadence.report(),
+            bins=self.balancer.report(),
+        )
 
     def _begin_episode(self) -> None:
         self._episode += 1
@@ -238,12 +273,23 @@ class Collector:
             return
         self._write(slot, telemetry, label, output, flag)
         self.tally.samples += 1
+        self._holdback.capture(slot, telemetry.captured_ns)
         for unwanted in self.balancer.add(output, label, current, slot):
             self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
-            if self._on_kept is not None:
+            self._holdback.complete(slots)
+        self._publish(telemetry.captured_ns)
+
+    def _publish(self, now_ns: int) -> None:
+        """Hand over the finished sets that need not be held back any longer."""
+        for slots, spoilt in self._holdback.due(now_ns):
+            for slot in spoilt:
+                self._lane.give_back(slot)
+            self.tally.dropped += len(spoilt)
+            if self._on_kept is not None and slots:
                 self._on_kept(self._lane.pool.headers["label"][slots])
-            self._lane.publish(slots)
+            if slots:
+                self._lane.publish(slots)
 
     def _claim(self) -> int | None:
         """A free slot. A stepped game can wait a moment for one; a real-time game loses it."""
@@ -364,6 +410,9 @@ def _collect_session(
                 _report(connection, collector, console, started_s)
                 if _hear(connection, collector):
                     collector.pupil = _make_pupil(welcome, pupil_seed, stack)
+        report = collector.report()
+    if has_console:
+        print(describe(report))
 
 
 def _make_pupil(welcome: Welcome, seed: int, stack: ExitStack) -> "Pupil":
@@ -397,9 +446,8 @@ def _report(
     connection: Connection, collector: Collector, console: CollectConsole, started_s: float
 ) -> None:
     """Tell the server and the console how it goes."""
-    tally, cadence = collector.tally, collector.cadence.report()
+    report, tally = collector.report(), collector.tally
     rate_hz = tally.instants / max(time.monotonic() - started_s, 1e-9)
-    bins = collector.balancer.report()
     connection.status(
         state="collecting",
         rate_hz=rate_hz,
@@ -409,6 +457,14 @@ def _report(
             "unstucks": tally.unstucks,
             "starved": tally.starved,
         },
-        bins=bins,
+        bins=report.bins,
     )
-    console.show(CollectView(rate_hz=rate_hz, tally=vars(tally), cadence=cadence, bins=bins))
+    console.show(
+        CollectView(
+            rate_hz=rate_hz,
+            tally={**report.tally, "torn": report.torn},
+            unlabelled=report.unlabelled,
+            cadence=report.cadence,
+            bins=report.bins,
+        )
+    )

@@ -46,6 +46,9 @@ class PlayOptions:
     """Hour to drive at, 0 to 24; by default the game chooses."""
     seconds: float = 0.0
     """Seconds after which the drive ends; 0 for no limit."""
+    cameras: Literal[1, 3] = 1
+    """3: beside the network's camera, show spectators the view from behind and a spare one, each at
+    the same rate, in a game that has them."""
     console: bool = True
     """Show predictions and rates."""
     restart_command: str = ""
@@ -64,9 +67,9 @@ class EvaluateOptions:
     checkpoint: Path
     """A run's directory, or the checkpoints in it."""
     routes: int = 20
-    """Routes to drive, each in a town of its own."""
+    """Routes to drive, each in a town, track or map of its own."""
     first_seed: int = 100_000
-    """Town of the first route; the others follow. None may be one that was trained on."""
+    """World of the first route; the others follow. None may be one that was trained on."""
     workers: int = 2
     """Processes that share the work."""
     json: Path | None = None
