@@ -454,3 +454,27 @@ def test_the_report_says_what_was_kept_by_bin_and_how_evenly_instants_came(
     assert "no label" not in text
     told = describe(replace(collector.report(), unlabelled={"stale": 3, "idle": 0}))
     assert "no label: stale 3\n" in told
+
+
+class Crashing(Watched):
+    """A watched game that says at every hundredth instant that the car crashed."""
+
+    def tick(self):
+        super().tick()
+        number = len(self.told)
+        self.told[number] = replace(self.last, is_collision=number % 100 == 0)
+        return self.told[number]
+
+
+def test_samples_of_the_seconds_before_the_expert_crashed_are_not_published(
+    config, exchange, lane, town
+):
+    perturb = replace(config.collect.perturb, every_s=0.0)
+    changed = replace(config.collect, drop_before_crash_s=1.0, perturb=perturb, scene_s=600.0)
+    collector = make_collector(replace(config, collect=changed), lane, Crashing(town._game))
+    slots = collect(collector, exchange, 800)
+    numbers = np.array([int(exchange.pool.headers[slot]["frame_index"]) for slot in slots])
+    assert len(numbers) > 50
+    assert (100 - numbers % 100 > 29).all()
+    assert collector.tally.dropped > 5
+    assert collector.tally.collisions == 8

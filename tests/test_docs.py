@@ -11,7 +11,7 @@ from charles.options import CalibrateOptions, CollectOptions, PlayOptions, TownO
 from charles.parsing import parse, parse_train
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/usage.md", "docs/gta.md", "docs/calibration.md")
+PAGES = ("README.md", "docs/usage.md", "docs/gta.md", "docs/games.md", "docs/calibration.md")
 
 
 def commands_of(script):

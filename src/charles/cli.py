@@ -184,8 +184,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from charles.parsing import parse
 
     text = (
-        "Let a checkpoint drive through towns it never saw, against its teacher, driving straight "
-        "ahead and an untrained network."
+        "Let a checkpoint drive through worlds it never saw (of Town, CarRacing or MetaDrive), "
+        "against its teacher, driving straight ahead and an untrained network."
     )
     options = parse(EvaluateOptions, arguments, program="charles-evaluate", text=text)
     from charles.evaluate import evaluate

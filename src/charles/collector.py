@@ -21,10 +21,11 @@ import numpy as np
 from charles.alignment import Alignment, Paired
 from charles.config import ServerConfig, TrainConfig
 from charles.connection import Connection
-from charles.contract import contract_of_capture, require_same
+from charles.contract import contract_of_capture
 from charles.data.balancing import make_balancer
 from charles.data.pool import Lane
 from charles.errors import ConfigError, WireError
+from charles.holdback import Holdback
 from charles.io.abilities import Accounting
 from charles.io.calibration import with_calibration
 from charles.io.capture import capture_of
@@ -73,6 +74,8 @@ class Tally:
     scenes: int = 0
     unstucks: int = 0
     collisions: int = 0
+    dropped: int = 0
+    """Samples of the time before the expert crashed."""
 
 
 class Collector:
@@ -124,6 +127,7 @@ class Collector:
         self._unstuck = Unstuck(collect.unstuck, collect.rate_hz)
         self._relocation = Relocation(game, collect.unstuck.fade_s, collect.rate_hz)
         self._torn = 0
+        self._holdback = Holdback(collect.drop_before_crash_s)
         self.takes_pupil = game.is_advising and collect.dagger.share > 0.0
         """Whether the network may drive: its expert must advise whoever drives."""
         self.pupil: Pupil | None = None
@@ -211,6 +215,8 @@ class Collector:
     def _put_elsewhere(self, telemetry: Telemetry) -> None:
         self.tally.collisions += telemetry.is_collision
         self.tally.unstucks += not telemetry.is_collision
+        if telemetry.is_collision and self._is_npc_driving:
+            self._holdback.crash(telemetry.captured_ns)
         self._relocation.begin()
         self._begin_episode()
 
@@ -283,12 +289,23 @@ class Collector:
             return
         self._write(slot, paired, label, output)
         self.tally.samples += 1
+        self._holdback.capture(slot, paired.told_ns)
         for unwanted in self.balancer.add(output, label, current, slot):
             self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
-            if self._on_kept is not None:
+            self._holdback.complete(slots)
+        self._publish(paired.told_ns)
+
+    def _publish(self, now_ns: int) -> None:
+        """Hand over the finished sets that need not be held back any longer."""
+        for slots, spoilt in self._holdback.due(now_ns):
+            for slot in spoilt:
+                self._lane.give_back(slot)
+            self.tally.dropped += len(spoilt)
+            if self._on_kept is not None and slots:
                 self._on_kept(self._lane.pool.headers["label"][slots])
-            self._lane.publish(slots)
+            if slots:
+                self._lane.publish(slots)
 
     def _claim(self) -> int | None:
         """A free slot. A stepped game can wait a moment for one; a real-time game loses it."""
@@ -407,8 +424,6 @@ def _collect_session(
         agreed = connection.agree(contract, is_accepted=accept_contract, stop=stop)
         if agreed is None:
             return
-        if accept_contract:
-            require_same(agreed, contract, who="this collector", is_accepted=True)
         if has_console:
             print(f"collecting under capture contract {agreed.fingerprint}")
         kept = plot and stack.enter_context(closing(KeptPlot(plot, game.controls)))

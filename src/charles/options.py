@@ -74,9 +74,9 @@ class EvaluateOptions:
     checkpoint: Path
     """A run's directory, or the checkpoints in it."""
     routes: int = 20
-    """Routes to drive, each in a town of its own."""
+    """Routes to drive, each in a town, track or map of its own."""
     first_seed: int = 100_000
-    """Town of the first route; the others follow. None may be one that was trained on."""
+    """World of the first route; the others follow. None may be one that was trained on."""
     workers: int = 2
     """Processes that share the work."""
     json: Path | None = None
