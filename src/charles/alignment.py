@@ -71,6 +71,8 @@ class Paired:
     """The frame; ``None`` for the present one."""
     captured_ns: int
     """When the frame was captured."""
+    told_ns: int
+    """When the label was told."""
 
 
 class Alignment:
@@ -102,15 +104,15 @@ class Alignment:
         """
         now_ns = telemetry.captured_ns
         kept = frame.copy() if self.needs_every_frame else None
-        present = Paired(telemetry, telemetry.label, flag, kept, now_ns)
+        present = Paired(telemetry, telemetry.label, flag, kept, now_ns, now_ns)
         if not self._delay.delay_ns:
             return present
         past = self._delay.add(now_ns, present)
         if past is None:
             return None
         if self._is_frame_late:
-            return Paired(past.telemetry, past.label, past.flag, None, now_ns)
-        return Paired(past.telemetry, telemetry.label, flag, past.frame, past.captured_ns)
+            return Paired(past.telemetry, past.label, past.flag, None, now_ns, past.told_ns)
+        return Paired(past.telemetry, telemetry.label, flag, past.frame, past.captured_ns, now_ns)
 
     def clear(self) -> None:
         """Forget the past, as after a jump of the car."""

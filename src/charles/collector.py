@@ -21,7 +21,7 @@ import numpy as np
 from charles.alignment import Alignment, Paired
 from charles.config import ServerConfig, TrainConfig
 from charles.connection import Connection
-from charles.contract import contract_of_capture, require_same
+from charles.contract import contract_of_capture
 from charles.data.balancing import make_balancer
 from charles.data.pool import Lane
 from charles.errors import ConfigError, WireError
@@ -289,12 +289,20 @@ class Collector:
             return
         self._write(slot, paired, label, output)
         self.tally.samples += 1
+<<<<<<< HEAD
+        self._holdback.capture(slot, paired.told_ns)
+=======
         self._holdback.capture(slot, paired.captured_ns)
+>>>>>>> main
         for unwanted in self.balancer.add(output, label, current, slot):
             self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
             self._holdback.complete(slots)
+<<<<<<< HEAD
+        self._publish(paired.told_ns)
+=======
         self._publish(paired.captured_ns)
+>>>>>>> main
 
     def _publish(self, now_ns: int) -> None:
         """Hand over the finished sets that need not be held back any longer."""
@@ -424,8 +432,6 @@ def _collect_session(
         agreed = connection.agree(contract, is_accepted=accept_contract, stop=stop)
         if agreed is None:
             return
-        if accept_contract:
-            require_same(agreed, contract, who="this collector", is_accepted=True)
         if has_console:
             print(f"collecting under capture contract {agreed.fingerprint}")
         kept = plot and stack.enter_context(closing(KeptPlot(plot, game.controls)))

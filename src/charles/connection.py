@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import psutil
 
 from charles.config import ServerConfig
-from charles.contract import CaptureContract
+from charles.contract import CaptureContract, require_same
 from charles.data.balancing import BalanceReport
 from charles.errors import ContractError, WireError
 from charles.io.wire import ClientSocket
@@ -117,6 +117,9 @@ class Connection:
         while not self.is_lost and (stop is None or not stop.is_set()):
             for message in self._read(POLL_S):
                 if isinstance(message, Agreed) and message.session == self._session:
+                    require_same(
+                        message.contract, contract, who="this collector", is_accepted=is_accepted
+                    )
                     return message.contract
                 if isinstance(message, Refused) and message.session == self._session:
                     raise ContractError(message.reason)

@@ -24,6 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from charles.config import TrainConfig
+from charles.contract import read_contract
 from charles.courses import PLACES, Course, make_course
 from charles.drivers import UNTRAINED_SEED as UNTRAINED_SEED
 from charles.drivers import DriverSpec as DriverSpec
@@ -129,6 +130,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             on_result=lambda _: progress.advance(task),
         )  # fmt: skip
     report = make_report(drives, checkpoint_step=step, config=config)
+    contract = read_contract(run_dir)
+    report["contract"] = contract.fingerprint if contract else ""
     if options.json is not None:
         write_report(options.json, report)
     print_report(report)
@@ -269,6 +272,8 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     num, step = report["num_routes"], report["checkpoint_step"]
     places = PLACES.get(report["config"]["game"]["name"], "worlds")
     title = f"{num} routes in unseen {places}, checkpoint {step}"
+    if report.get("contract"):
+        title += f", contract {report['contract']}"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("driver", no_wrap=True)
     for name in ("route completion", "collisions /km", "off-road s/km", "m between unstucks"):

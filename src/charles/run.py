@@ -93,13 +93,14 @@ def read_run(run_dir: Path) -> TrainConfig:
 
 def _rename(data: dict[str, Any]) -> None:
     """Give what earlier versions wrote its present names, in place."""
-    try:
-        human = data["game"]["window"]["human"]
-        pedal, steering = human.pop("pedal_dead_zone"), human.pop("steering_dead_zone")
-    except (KeyError, TypeError, AttributeError):
-        return
-    zones = {"accelerate": pedal, "brake": pedal, "steering": steering}
-    human["zones"] = {axis: {"game": size} for axis, size in zones.items()}
+    for game in ("window", "gymnasium"):
+        try:
+            human = data["game"][game]["human"]
+            pedal, steering = human.pop("pedal_dead_zone"), human.pop("steering_dead_zone")
+        except (KeyError, TypeError, AttributeError):
+            continue
+        zones = {"accelerate": pedal, "brake": pedal, "steering": steering}
+        human["zones"] = {axis: {"game": size} for axis, size in zones.items()}
 
 
 def as_data(config: Any) -> dict[str, Any]:

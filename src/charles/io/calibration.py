@@ -180,8 +180,14 @@ def with_calibration(config: TrainConfig, path: Path | None) -> TrainConfig:
     """
     if path is None:
         return config
-    window = config.game.window
+    game = config.game
     calibration = load_calibration(path)
-    calibration.require_game(CaptureInfo(name=config.game.name, title=window.screen.title), path)
-    human = replace(window.human, zones=calibration.require_axes(path).zones)
-    return replace(config, game=replace(config.game, window=replace(window, human=human)))
+    calibration.require_game(CaptureInfo(name=game.name, title=game.window.screen.title), path)
+    zones = calibration.require_axes(path).zones
+    if game.name == "gymnasium":
+        human = replace(game.gymnasium.human, zones=zones)
+        game = replace(game, gymnasium=replace(game.gymnasium, human=human))
+    else:
+        human = replace(game.window.human, zones=zones)
+        game = replace(game, window=replace(game.window, human=human))
+    return replace(config, game=game)

@@ -12,10 +12,11 @@ import numpy as np
 
 from charles.errors import GameError
 from charles.game_config import GameConfig
+from charles.io.capture import CaptureInfo
 from charles.io.game import Progress, Scene, Telemetry, checked_controls, chosen_scene
 from charles.io.gym.actions import ActionMap
 from charles.io.gym.roles import Expert, PlainWorld, World
-from charles.io.screen.resize import Resizer, check_frame
+from charles.io.screen.resize import RESIZER, Resizer, check_frame
 from charles.sample import DRIVING_CONTROLS
 from charles.timing import NS_PER_S, RateKeeper
 
@@ -61,6 +62,13 @@ class GymnasiumGame:
         self.frame_shape: tuple[int, int, int] = (height, width, 3)
         self.is_advising = expert is not None and expert.is_advising
         self.is_realtime = config.is_realtime or options.expert == "human"
+        self.capture = CaptureInfo(
+            name="gymnasium",
+            version=options.env,
+            camera="rgb_array",
+            resizer=RESIZER,
+            read=options.human.zones if options.expert == "human" else None,
+        )
         self._config, self._options, self._env = config, options, env
         self._expert, self._world = expert, world or PlainWorld()
         self._action = ActionMap(options.actions, env.action_space, options.env)

@@ -7,6 +7,7 @@ import numpy as np
 
 from charles.config import GameConfig
 from charles.errors import GameError
+from charles.io.capture import CaptureInfo
 from charles.io.game import Progress, Scene, Telemetry, checked_controls, chosen_scene
 from charles.io.metadrive.engine import STEP_S, STEPS_PER_INSTANT, Engine
 from charles.io.metadrive.route import RouteView
@@ -43,6 +44,7 @@ class MetaDriveGame:
         self.frame_shape: tuple[int, int, int] = (height, width, 3)
         self.is_advising = True
         self.is_realtime = config.is_realtime
+        self.capture = CaptureInfo(name="metadrive", camera="rgb_camera", resizer="rendered")
         self._config = config
         self._rng = np.random.default_rng(seed)
         self._engine: Engine | None = None
