@@ -10,7 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from charles.errors import CharlesError, WorkerError
-from charles.options import CollectOptions, EvaluateOptions, ExportOptions, PlayOptions, TownOptions
+from charles.options import (
+    CollectOptions,
+    EvaluateOptions,
+    ExportOptions,
+    PlayOptions,
+    ServeOptions,
+    TownOptions,
+)
 
 USER_ERROR = 2
 """Exit status of an error that the user can mend."""
@@ -32,6 +39,11 @@ def collect() -> None:
 def play() -> None:
     """``charles-play``: a player, driving with a network while it is learning."""
     run_command("charles-play", _play)
+
+
+def serve() -> None:
+    """``charles-serve``: predictions for players on machines without an accelerator."""
+    run_command("charles-serve", _serve)
 
 
 def town() -> None:
@@ -144,6 +156,19 @@ def _play(arguments: Sequence[str]) -> None:
     from charles.play import play
 
     play(options)
+
+
+def _serve(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = (
+        "Predict for players on other machines, which send what they see and get the controls "
+        "back, with the newest checkpoint of a run, also while it is being trained."
+    )
+    options = parse(ServeOptions, arguments, program="charles-serve", text=text)
+    from charles.serve import serve
+
+    serve(options)
 
 
 def _town(arguments: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from charles.config import TrainConfig
+from charles.controls import ControlFilter
 from charles.errors import CheckpointError, WorkerError
 from charles.observer import Observer
 from charles.options import EvaluateOptions
@@ -76,8 +77,6 @@ class PolicyDriver:
     """
 
     def __init__(self, policy: "Policy", variables: Any, renderer: "Renderer") -> None:
-        from charles.policy import ControlFilter
-
         self._policy = policy
         self._variables = variables
         self._renderer = renderer

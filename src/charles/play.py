@@ -24,11 +24,10 @@ from charles.io.pads.pad import Pad
 from charles.link import Link
 from charles.options import PlayOptions
 from charles.outputs import control_of
-from charles.player import Player, PlayReport
-from charles.policy import Policy
+from charles.player import Player, PlayReport, Predictor, Source
 from charles.process import stop_on_signals
+from charles.remote import RemoteLink, RemotePolicy
 from charles.run import read_run
-from charles.staging import Stager
 from charles.ui.console import PlayConsole, PlayView
 
 SWITCH_INTERVAL_S = 0.0005
@@ -82,6 +81,8 @@ def play(
     def is_over() -> bool:
         return stop.is_set() or time.monotonic() >= ends_s
 
+    if options.backend == "remote":
+        return _play_remote(options, makers, is_over=is_over)
     if options.checkpoint is not None:
         run_dir, _ = find_run(options.checkpoint)
         run = Run(read_run(run_dir), run_dir)
@@ -102,6 +103,15 @@ def describe(report: PlayReport) -> str:
         f"capture to pad p50 {report.latency_ms.p50:.1f}, p99 {report.latency_ms.p99:.1f} ms; "
         f"stages p50/p99 ms: {stages}",
     ]
+    if report.remote is not None:
+        remote = report.remote
+        parts = {"network": remote.network_ms, "queue": remote.queued_ms,
+                 "server's prediction": remote.predict_ms}  # fmt: skip
+        split = ", ".join(f"{name} {ms.p50:.1f}/{ms.p99:.1f}" for name, ms in parts.items())
+        lines.append(
+            f"{remote.answered} answers in time, {remote.unanswered} not ({remote.late} came "
+            f"late), {remote.lost} connections lost; p50/p99 ms: {split}"
+        )
     return "\n".join(lines)
 
 
@@ -150,13 +160,17 @@ def _play_run(
     link: Link | None,
 ) -> PlayReport | None:
     """Compile, wait for parameters, drive; until it is over or the server trains another run."""
+    # Both need JAX, which a player whose network is elsewhere does without.
+    from charles.policy import Policy
+    from charles.staging import Stager
+
+    assert options.backend != "remote"
     policy = Policy(run.config, backend=options.backend)
     policy.warm_up()
 
     def is_left() -> bool:
         return is_over() or (link is not None and _run_of(link) != run)
 
-    scene = Scene(weather=options.weather, time_of_day_h=options.time_of_day_h, seed=options.seed)
     with (
         closing(PlayConsole(is_enabled=options.console)) as console,
         Stager(policy, run.directory / "checkpoints") as stager,
@@ -169,26 +183,61 @@ def _play_run(
                 return None
             view.show_waiting()
             time.sleep(WAIT_S)
-        with (
-            closing(makers[0](run.config, options.seed)) as game,
-            closing(makers[1](game)) as pad,
-            undisturbed(),
-        ):
-            player = Player(game, pad, policy, stager)
-            player.begin(scene)
-            while not is_left():
-                player.tick()
-                view.show(player)
-            report = player.report()
+        report = _drive(options, makers, policy, stager, view=view, is_left=is_left)
     if options.console:  # the pad is closed by now, which makes it neutral, on every way out
         print(describe(report))
+    return report
+
+
+def _drive(
+    options: PlayOptions,
+    makers: tuple[GameMaker, PadMaker],
+    policy: Predictor,
+    stager: Source,
+    *,
+    view: "_Viewer",
+    is_left: Callable[[], bool],
+) -> PlayReport:
+    """Drive with what is ready to, until it is left."""
+    scene = Scene(weather=options.weather, time_of_day_h=options.time_of_day_h, seed=options.seed)
+    with (
+        closing(makers[0](policy.config, options.seed)) as game,
+        closing(makers[1](game)) as pad,
+        undisturbed(),
+    ):
+        player = Player(game, pad, policy, stager)
+        player.begin(scene)
+        while not is_left():
+            player.tick()
+            view.show(player)
+        return player.report()
+
+
+def _play_remote(
+    options: PlayOptions, makers: tuple[GameMaker, PadMaker], *, is_over: Callable[[], bool]
+) -> PlayReport | None:
+    """Drive with a network on a server, whatever it serves; the last report."""
+    report = None
+    with closing(RemoteLink(options.server, options.remote)) as link:
+        while (joined := link.join(is_over)) is not None:
+            policy = RemotePolicy(link, joined)
+
+            def is_left(policy: RemotePolicy = policy) -> bool:
+                return is_over() or policy.is_moved
+
+            with closing(PlayConsole(is_enabled=options.console)) as console:
+                view = _Viewer(console, None, policy)
+                report = _drive(options, makers, policy, policy, view=view, is_left=is_left)
+            report = replace(report, remote=policy.report())
+            if options.console:
+                print(describe(report))
     return report
 
 
 class _Viewer:
     """Tells the console and the server how the driving goes, without holding it up."""
 
-    def __init__(self, console: PlayConsole, link: Link | None, stager: Stager) -> None:
+    def __init__(self, console: PlayConsole, link: Link | None, stager: Source) -> None:
         self._console, self._link, self._stager = console, link, stager
         self._told_s = time.monotonic()
         self._told_ticks = 0

@@ -4,13 +4,15 @@ A backend takes parameters in once (:meth:`Backend.place`: seconds, in any threa
 them many times. What it makes of them is its own; the policy only hands it back.
 """
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from charles.nets.functional import Network, Variables
 from charles.observer import Inputs
 from charles.options import BackendName
 from charles.outputs import Output
 from charles.sample import SampleSpec
+
+if TYPE_CHECKING:  # needs JAX, which a player whose network is elsewhere does without
+    from charles.nets.functional import Network, Variables
 
 Placed = Any
 """Parameters as a backend predicts with them; immutable."""
@@ -19,7 +21,7 @@ Placed = Any
 class Backend(Protocol):
     """Predicts for one instant at a time. Safe from any thread."""
 
-    def place(self, variables: Variables) -> Placed:
+    def place(self, variables: "Variables") -> Placed:
         """Take parameters in, a tree of host arrays of the network's shapes. Blocks."""
         ...
 
@@ -33,7 +35,7 @@ class Backend(Protocol):
 
 
 def make_backend(
-    name: BackendName, network: Network, outputs: tuple[Output, ...], sample: SampleSpec
+    name: BackendName, network: "Network", outputs: tuple[Output, ...], sample: SampleSpec
 ) -> Backend:
     """The backend of that name.
 
