@@ -24,7 +24,7 @@ class CollectOptions:
     """Command line that restarts a game that has died, run without a shell (GTA V)."""
 
 
-BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16"]
+BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16", "openvino_int8"]
 """What computes predictions on this machine."""
 
 
@@ -39,7 +39,9 @@ class PlayOptions:
     backend: BackendName | Literal["remote"] = "jax"
     """What computes the predictions: JAX, or ONNX Runtime or OpenVINO, which are faster with large
     backbones on a CPU; in bfloat16 OpenVINO is twice as fast where the processor has it, and
-    predictions differ in the third digit. ``remote``: a charles-serve at --server.host."""
+    predictions differ in the third digit. In int8, scaled by the run's own samples, they
+    may differ by 0.02 in the mean, else those parameters drive in float32. ``remote``: by the
+    charles-serve at --server.host."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     seed: int = 100_000
     """World to drive in, for games that generate one."""

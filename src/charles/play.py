@@ -103,6 +103,8 @@ def describe(report: PlayReport) -> str:
         f"capture to pad p50 {report.latency_ms.p50:.1f}, p99 {report.latency_ms.p99:.1f} ms; "
         f"stages p50/p99 ms: {stages}",
     ]
+    if report.note:
+        lines.append(report.note)
     if report.remote is not None:
         remote = report.remote
         parts = {"network": remote.network_ms, "queue": remote.queued_ms,
@@ -184,6 +186,7 @@ def _play_run(
             view.show_waiting()
             time.sleep(WAIT_S)
         report = _drive(options, makers, policy, stager, view=view, is_left=is_left)
+    report = replace(report, note=policy.note())
     if options.console:  # the pad is closed by now, which makes it neutral, on every way out
         print(describe(report))
     return report

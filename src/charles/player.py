@@ -64,6 +64,8 @@ class PlayReport:
     compilations: int = 0
     remote: RemoteReport | None = None
     """How a server answered, if one predicted."""
+    note: str = ""
+    """What the backend has to say of the parameters."""
 
 
 class Predictor(Protocol):

@@ -49,7 +49,9 @@ class Policy:
         check_controls(tuple(output.config.name for output in outputs), self.spec.controls)
         dtype = compute_dtype(config.precision if backend == "jax" else "float32")
         self._network = make_network(config.network, self.spec, outputs, dtype=dtype)
-        self._backend = make_backend(backend, self._network, outputs, self.spec)
+        self._backend = make_backend(
+            backend, self._network, outputs, self.spec, samples_dir=config.run_dir / "samples"
+        )
         self.abstract_variables: Variables = self._network.shapes
         """Shapes and types of the parameters, as :class:`jax.ShapeDtypeStruct`."""
         blank = jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), self.abstract_variables)
@@ -85,6 +87,10 @@ class Policy:
     def num_compilations(self) -> int:
         """How many times the prediction was compiled."""
         return self._backend.num_compilations()
+
+    def note(self) -> str:
+        """What the backend has to say of the parameters that were placed last; may be empty."""
+        return self._backend.note()
 
     def admit(self, variables: Variables, recent: tuple[Inputs, ...] = ()) -> Placed:
         """Host ``variables`` as predictions use them, if they may drive.

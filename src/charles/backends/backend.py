@@ -4,6 +4,7 @@ A backend takes parameters in once (:meth:`Backend.place`: seconds, in any threa
 them many times. What it makes of them is its own; the policy only hands it back.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from charles.observer import Inputs
@@ -33,9 +34,18 @@ class Backend(Protocol):
         """How many times something was compiled that :meth:`predict` calls."""
         ...
 
+    def note(self) -> str:
+        """What a person should know of the parameters that were placed last; may be empty."""
+        ...
+
 
 def make_backend(
-    name: BackendName, network: "Network", outputs: tuple[Output, ...], sample: SampleSpec
+    name: BackendName,
+    network: "Network",
+    outputs: tuple[Output, ...],
+    sample: SampleSpec,
+    *,
+    samples_dir: Path,
 ) -> Backend:
     """The backend of that name.
 
@@ -44,6 +54,7 @@ def make_backend(
         network: What predicts.
         outputs: What it predicts.
         sample: What it is shown.
+        samples_dir: Where the run keeps samples, to quantise by.
 
     Raises:
         ExtraMissingError: The runtime is not installed.
@@ -52,6 +63,10 @@ def make_backend(
         from charles.backends.xla import XlaBackend
 
         return XlaBackend(network, outputs, sample.controls)
+    if name == "openvino_int8":
+        from charles.backends.quantised import QuantisedBackend
+
+        return QuantisedBackend(network, outputs, sample, samples_dir)
     from charles.backends.exported import ExportedBackend, onnx_runtime, openvino_runtime
 
     if name == "onnx":
