@@ -307,8 +307,9 @@ def test_the_server_drops_what_is_no_instant_and_serves_on(run, port):
             {"speed": float("nan")},
             {"purpose": (float("inf"), 0.0)},
         ):
-            policy._socket.send(msgspec_replace(good, **bad))
+            wait_for(lambda bad=bad: policy._socket.send(msgspec_replace(good, **bad)))
         policy._socket._socket.send(b"garbage")
+        until_answered(policy, inputs)
         policy._socket._socket.send(b"\0" * 1_000_000)  # too large: the connection ends
         until_answered(policy, inputs)
         policy._socket.send(msgspec_replace(good, contract="another", number=policy._number + 1))
@@ -344,7 +345,7 @@ def playing(options):
 
 
 def is_driven(pad, since):
-    return any(update.controls.any() for update in pad.updates[since:])
+    return any(update.controls.any() for update in [*pad.updates][since:])
 
 
 def test_a_server_that_goes_away_and_comes_back_is_driven_with_again(run, port):
@@ -353,7 +354,7 @@ def test_a_server_that_goes_away_and_comes_back_is_driven_with_again(run, port):
             wait_for(lambda: pads and is_driven(pads[0], 0))
         gone = len(pads[0].updates)
         wait_for(lambda: len(pads[0].updates) > gone + 30)  # it ticks on, and has let go
-        assert not any(update.controls.any() for update in pads[0].updates[-5:])
+        assert not any(update.controls.any() for update in [*pads[0].updates][-5:])
         back = len(pads[0].updates)
         with serving(run, port):
             wait_for(lambda: is_driven(pads[0], back))
@@ -408,6 +409,7 @@ def test_what_is_shown_leads_a_player_in_and_has_no_secret(run, port, tmp_path, 
 
 PLAYER = """
 import sys
+from pathlib import Path
 from charles.cli import run_command
 from charles.config import ServerConfig
 from charles.io.pads.recording import RecordingPad
@@ -422,7 +424,7 @@ class Loud(RecordingPad):
 
 def main(_):
     host, port, server_key, key = sys.argv[1:]
-    remote = RemoteConfig(port=int(port), server_key=server_key, key=key, deadline_ms=300.0)
+    remote = RemoteConfig(port=int(port), server_key=server_key, key=Path(key), deadline_ms=300.0)
     options = PlayOptions(backend="remote", server=ServerConfig(host=host), remote=remote,
                           console=False, seed=100_000)
     play(options, make_pad=lambda game: Loud(game.controls))

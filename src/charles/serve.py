@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from charles.evaluate import find_run
 from charles.intake import sample_spec
@@ -131,8 +132,10 @@ def _own_address() -> str:
         try:
             probe.connect(("192.0.2.1", 9))  # of a network that is for documents only
             return str(probe.getsockname()[0])
-        except OSError:
-            return "ADDRESS-OF-THIS-MACHINE"
+        except OSError:  # no way to the outside: then of whatever network there is
+            found = [each.address for ends in psutil.net_if_addrs().values() for each in ends
+                     if each.family == socket.AF_INET and not is_loopback(each.address)]  # fmt: skip
+            return found[0] if found else "ADDRESS-OF-THIS-MACHINE"
 
 
 class Desk:

@@ -117,6 +117,7 @@ class AllowedKeys:
             require(is_key(key), "allow", "name public keys of 64 hexadecimal digits", key)
             if key in known:
                 continue
+            known.add(key)
             try:
                 with self.path.open("a", encoding="ascii") as file:
                     file.write(key + "\n")

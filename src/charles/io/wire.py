@@ -303,7 +303,7 @@ class ClientSocket:
         return True
 
     def _take_events(self) -> None:
-        while self._monitor.poll(0):
+        while not self._monitor.closed and self._monitor.poll(0):
             event = parse_monitor_message(self._monitor.recv_multipart())["event"]
             self._num_lost += event == zmq.EVENT_DISCONNECTED
             self._num_refused += event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
