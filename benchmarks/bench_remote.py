@@ -3,7 +3,7 @@
 The default run's network, served by another process of this machine; one, two and four players ask
 30 times a second each, in the clear and encrypted. So the network's part is packing, encrypting and
 the loopback; a real cable adds its own (194 kB are 1.6 ms at 1 Gbit/s and 16 ms at 100 Mbit/s).
-Then what a picture would weigh packed, and what a player's process costs without JAX and with it. ::
+Then what a picture would weigh packed, and what a player's process costs without and with JAX::
 
     python -m benchmarks.bench_remote
 """

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from charles.options import CollectOptions, TownOptions
+from charles.options import CollectOptions, PlayOptions, ServeOptions, TownOptions
 from charles.parsing import parse, parse_train
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/usage.md", "docs/gta.md")
+PAGES = ("README.md", "docs/usage.md", "docs/gta.md", "docs/remote.md")
 
 
 def commands_of(script):
     """Arguments of every mention of a script, in blocks and in running text."""
     text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
-    found = re.findall(rf"^bin/{script}(?: .*)?$|`bin/{script} [^`]*`", text, re.MULTILINE)
-    return sorted({line.strip("`") for line in found if "--help" not in line})
+    found = re.findall(rf"^ *bin/{script}(?: .*)?$|`bin/{script} [^`]*`", text, re.MULTILINE)
+    return sorted({line.strip(" `") for line in found if "--help" not in line})
 
 
 @pytest.mark.parametrize("command", commands_of("train"))
@@ -34,6 +34,16 @@ def test_what_the_documents_collect_is_understood(command):
 @pytest.mark.parametrize("command", commands_of("town"))
 def test_what_the_documents_serve_is_understood(command):
     parse(TownOptions, shlex.split(command)[1:], program="charles-town", text="")
+
+
+@pytest.mark.parametrize("command", commands_of("play"))
+def test_what_the_documents_play_is_understood(command):
+    parse(PlayOptions, shlex.split(command)[1:], program="charles-play", text="")
+
+
+@pytest.mark.parametrize("command", commands_of("serve"))
+def test_what_the_documents_predict_for_is_understood(command):
+    parse(ServeOptions, shlex.split(command)[1:], program="charles-serve", text="")
 
 
 def texts_of(path):

@@ -90,7 +90,7 @@ def serve(options: ServeOptions, *, stop: threading.Event | None = None) -> Serv
     config = read_run(run_dir)
     keys = make_keys(options, run_dir)
     limits = Limits(largest_bytes=largest_bytes(sample_spec(config)), most_waiting=4)
-    end = ServerSocket(options.host, options.port, ToServer, keys=keys, limits=limits)
+    end = ServerSocket(options.host, options.port, ToServer, keys=keys, limits=limits, section="")
     with closing(end):
         policy = Policy(config, backend=options.backend)
         policy.warm_up()
@@ -133,9 +133,10 @@ def _own_address() -> str:
             probe.connect(("192.0.2.1", 9))  # of a network that is for documents only
             return str(probe.getsockname()[0])
         except OSError:  # no way to the outside: then of whatever network there is
-            found = [each.address for ends in psutil.net_if_addrs().values() for each in ends
-                     if each.family == socket.AF_INET and not is_loopback(each.address)]  # fmt: skip
-            return found[0] if found else "ADDRESS-OF-THIS-MACHINE"
+            ends = [end for each in psutil.net_if_addrs().values() for end in each]
+            found = [end.address for end in ends if end.family == socket.AF_INET]
+            others = [address for address in found if not is_loopback(address)]
+            return others[0] if others else "ADDRESS-OF-THIS-MACHINE"
 
 
 class Desk:

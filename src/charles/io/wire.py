@@ -12,6 +12,7 @@ References:
     specification, https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
+import errno
 import ipaddress
 import time
 import uuid
@@ -149,6 +150,7 @@ class ServerSocket:
         messages: A union of tagged ``Struct`` types: all that may arrive.
         keys: What to encrypt with, and who may connect; by default nothing is encrypted.
         limits: How much it takes.
+        section: What the settings ``host`` and ``port`` are called before, for errors.
 
     Raises:
         ConfigError: The address could be reached from other machines.
@@ -163,6 +165,7 @@ class ServerSocket:
         *,
         keys: ServerKeys | None = None,
         limits: Limits = LIMITS,
+        section: str = "server.",
     ) -> None:
         if keys is None:
             _require_loopback(host)
@@ -180,7 +183,7 @@ class ServerSocket:
             self._socket.bind(f"tcp://{host}:{port}")
         except zmq.ZMQError as err:
             self.close()
-            raise WireError(_why_not_bound(host, port, err)) from err
+            raise WireError(_why_not_bound(host, port, err, section)) from err
 
     @property
     def malformed(self) -> int:
@@ -326,13 +329,16 @@ class ClientSocket:
         _close(self._context, self._socket)
 
 
-def _why_not_bound(host: str, port: int, error: zmq.ZMQError) -> str:
-    where = f"server.port must be free to listen on at {host}, got {port}"
+def _why_not_bound(host: str, port: int, error: zmq.ZMQError, section: str) -> str:
+    if error.errno in (zmq.EADDRNOTAVAIL, errno.ENODEV):
+        fix = f"Choose one with --{section}host; 0.0.0.0 is all of them."
+        return f"{section}host must be an address of this machine, got {host!r}. {fix}"
+    where = f"{section}port must be free to listen on at {host}, got {port}"
     if error.errno != zmq.EADDRINUSE:
-        return f"{where}: {error.strerror}. Choose another with --server.port."
+        return f"{where}: {error.strerror}. Choose another with --{section}port."
     return (
         f"{where}, where {_listener(port)} listens already. "
-        "Stop that one, or choose another with --server.port."
+        f"Stop that one, or choose another with --{section}port."
     )
 
 
