@@ -33,6 +33,11 @@ TIMM = {
     "RegNetY-400MF": "regnety_004",
 }
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
+REGNETS = {
+    "RegNetX-400MF": ((1, 2, 7, 12), (32, 64, 160, 384), 16, 0.0),
+    "RegNetY-400MF": ((1, 3, 6, 6), (48, 104, 208, 440), 8, 0.25),
+}
+"""Blocks and width of each stage, width of a group, and the gate's share of a block's input."""
 Run = Callable[[], object]
 
 
@@ -52,16 +57,51 @@ class Job:
 
 
 def tensorflow(job: Job) -> Run:
-    """Keras' own model as a ``tf.function``."""
+    """Keras' own model as a ``tf.function``; a RegNet, which Keras 3 has not, of its layers."""
     import tensorflow as tf
 
     shape = (job.height, job.width, 3)
-    model = getattr(tf.keras.applications, job.backbone)(
-        weights=None, include_top=False, input_shape=shape
-    )
+    if job.backbone in REGNETS:
+        model = _keras_regnet(shape, *REGNETS[job.backbone])
+    else:
+        model = getattr(tf.keras.applications, job.backbone)(
+            weights=None, include_top=False, input_shape=shape
+        )
     image = tf.constant(np.random.default_rng(0).uniform(-1, 1, (job.batch, *shape)), tf.float32)
     predict = tf.function(lambda x: model(x, training=False))
     return lambda: predict(image).numpy()
+
+
+def _keras_regnet(
+    shape: tuple[int, ...],
+    depths: tuple[int, ...],
+    widths: tuple[int, ...],
+    group: int,
+    gate: float,
+) -> Any:
+    """A RegNet of Keras' layers; its values are of no interest, so paddings may differ by one."""
+    from tensorflow.keras import Model, layers
+
+    def conv(x: Any, width: int, size: int = 1, stride: int = 1, groups: int = 1) -> Any:
+        made = layers.Conv2D(width, size, stride, padding="same", groups=groups, use_bias=False)
+        return layers.BatchNormalization()(made(x))
+
+    def block(x: Any, width: int, stride: int) -> Any:
+        y = layers.ReLU()(conv(x, width))
+        y = layers.ReLU()(conv(y, width, 3, stride, width // group))
+        if gate:
+            mean = layers.GlobalAveragePooling2D(keepdims=True)(y)
+            squeezed = layers.Conv2D(round(x.shape[-1] * gate), 1, activation="relu")(mean)
+            y = y * layers.Conv2D(width, 1, activation="sigmoid")(squeezed)
+        is_alike = stride == 1 and x.shape[-1] == width
+        return layers.ReLU()(conv(y, width) + (x if is_alike else conv(x, width, 1, stride)))
+
+    image = layers.Input(shape)
+    x = layers.ReLU()(conv(image, 32, 3, 2))
+    for depth, width in zip(depths, widths, strict=True):
+        for number in range(depth):
+            x = block(x, width, 1 if number else 2)
+    return Model(image, x)
 
 
 def _timm(job: Job) -> tuple[Any, Any]:

@@ -3,11 +3,15 @@
 import subprocess
 import sys
 
+# Tests mostly wait for processes that they started: two at a time use the other core meanwhile. A
+# file's tests stay together, as they share what its fixtures made.
+_TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile"]
+
 CHECKS = (
     ("format", ["-m", "ruff", "format", "--check", "."]),
     ("lint", ["-m", "ruff", "check", "."]),
     ("types", ["-m", "pyright"]),
-    ("tests", ["-m", "pytest", "-q"]),
+    ("tests", ["-m", "pytest", "-q", *_TWO_AT_A_TIME]),
 )
 
 

@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 
 import psutil
 import pytest
@@ -35,6 +38,29 @@ def _start_quickly() -> None:
 
 _start_quickly()  # before anything imports JAX
 
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Name of this process among those that share the tests; empty if it runs all of them."""
+
+
+def _keep_apart() -> Path | None:
+    """Give this worker and its processes blocks of their own, where the system has a place.
+
+    Else the starts of the other worker's processes would remove what a test left on purpose, and
+    what they leave would count as this one's leak.
+    """
+    if not WORKER or not Path("/dev/shm").is_dir():
+        return None
+    folder = tempfile.mkdtemp(prefix=f"tests-{WORKER}-", dir="/dev/shm")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    return Path(folder)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin as a worker."""
+    folder = _keep_apart()
+    if folder is not None:
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
 
 def _blocks() -> set[str]:
     """Blocks of this process, and blocks that nobody living owns."""
@@ -49,10 +75,26 @@ def _blocks() -> set[str]:
     return kept
 
 
+def _pids_below(pid: int) -> list[int]:
+    """Processes that a process has started, and theirs."""
+    lists = list(Path(f"/proc/{pid}/task").glob("*/children"))
+    if not lists:  # not Linux: looks at every process of the system
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    found = []
+    for each in lists:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread has ended
+            found += map(int, each.read_text().split())
+    for child in list(found):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += _pids_below(child)
+    return found
+
+
 def _children() -> set[str]:
     found = set()
-    for child in psutil.Process().children(recursive=True):
+    for pid in _pids_below(os.getpid()):
         with contextlib.suppress(psutil.NoSuchProcess):
+            child = psutil.Process(pid)
             command = " ".join(child.cmdline())
             # One per session, started by the standard library, ends by itself.
             if "multiprocessing.resource_tracker" not in command:
@@ -95,5 +137,7 @@ def optimised(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = jax.config.read(name)
     monkeypatch.setenv(name.upper(), "0")
     jax.config.update(name, False)
+    jax.clear_caches()  # what other tests compiled in this process would be used on
     yield
     jax.config.update(name, before)
+    jax.clear_caches()

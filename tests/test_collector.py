@@ -19,7 +19,9 @@ from charles.intake import sample_spec
 from charles.io.town import TownGame
 from charles.messages import Demand
 from charles.outputs import Bins, OutputConfig
+from charles.play_config import UnstuckConfig
 from charles.sample import SampleFlag, is_held_out
+from charles.ui.collect_report import describe
 
 
 class Watched:
@@ -370,3 +372,42 @@ def test_a_range_of_worlds_that_are_all_held_out_does_not_stop_a_collector(
     collector.step()
     assert collector.tally.scenes == 1
     assert collector._is_held_out
+
+
+def test_nothing_is_kept_of_a_fade_before_and_after_a_car_is_put_elsewhere(config, exchange, lane):
+    stuck = UnstuckConfig(window_s=0.2, distance_m=1000.0, fade_s=0.1)  # it is stuck at once
+    config = replace(config, collect=replace(config.collect, unstuck=stuck))
+    game = replace(config.game, is_realtime=True)
+    with closing(TownGame(game, height=36, width=64, seed=5)) as town:
+        collector = make_collector(config, lane, town)
+        while not collector.tally.unstucks:
+            collector.step()
+        samples = collector.tally.samples
+        for _ in range(6):
+            collector.step()
+        assert (collector.tally.faded, collector.tally.samples) == (6, samples)
+        collector.step()
+        assert collector.tally.faded == 6
+
+
+def test_the_report_says_what_was_kept_by_bin_and_how_evenly_instants_came(
+    config, exchange, lane, town
+):
+    collector = make_collector(config, lane, town)
+    collect(collector, exchange, instants=300)
+    collector.heed(Demand(short={}, torn=2))
+    text = describe(collector.report())
+    for part in (
+        "collected: instants 300",
+        "starved 0",
+        "torn 2",
+        "period p50 33.3 p95",
+        "stale 0",
+    ):
+        assert part in text, part
+    lines = text.splitlines()
+    assert [line.split(",")[0] for line in lines[2:]] == ["acceleration_braking", "steering"]
+    assert "0: " in lines[-1]
+    assert "no label" not in text
+    told = describe(replace(collector.report(), unlabelled={"stale": 3, "idle": 0}))
+    assert "no label: stale 3\n" in told

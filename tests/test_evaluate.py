@@ -16,7 +16,6 @@ from charles.evaluate import (
     DriverSpec,
     evaluate,
     find_run,
-    make_driver,
     make_report,
     newest_step,
     print_report,
@@ -167,11 +166,8 @@ def test_evaluation_runs_end_to_end_and_a_drive_is_the_same_in_any_process(tmp_p
     assert names == ["driving", "npc", "straight", "untrained"]
     spec = DriverSpec(name="driving", kind="policy", checkpoint_dir=run.checkpoint_dir, step=5)
     (route,) = make_routes(1, first_seed=options.first_seed, game=run.config.game)
-    driver = make_driver(spec, run.config)
-    for _ in range(2):
-        drive = drive_route(
-            "driving", driver, route, game=run.config.game, unstuck=run.config.play.unstuck
-        )
+    # In another worker: how many threads this process sums with is up to the host.
+    for drive in run_routes([spec], [route, route], run.config, workers=1)["driving"]:
         assert drive.as_json() == report["routes"][0]
 
 

@@ -17,12 +17,16 @@ def fail(text):
     raise ConfigError(text)
 
 
-def wait_for_stop():
-    stop_on_signals().wait()
+def wait_for_stop(begun=None):
+    stop = stop_on_signals()
+    if begun is not None:
+        begun.touch()
+    stop.wait()
 
 
-def ignore_everything():
+def ignore_everything(begun):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    begun.touch()
     while True:
         time.sleep(0.1)
 
@@ -53,17 +57,19 @@ def test_a_worker_that_was_killed_is_an_error_too():
     worker.stop()
 
 
-def test_stopping_ends_a_worker_well():
-    worker = Worker("player", wait_for_stop)
-    time.sleep(1.0)  # it is up and waits
+def test_stopping_ends_a_worker_well(tmp_path):
+    begun = tmp_path / "begun"
+    worker = Worker("player", wait_for_stop, begun)
+    until(begun.exists)
     worker.stop()
     assert not worker.is_alive
     assert worker.error() is None
 
 
-def test_a_deaf_worker_is_killed_in_time():
-    worker = Worker("deaf", ignore_everything)
-    time.sleep(1.0)
+def test_a_deaf_worker_is_killed_in_time(tmp_path):
+    begun = tmp_path / "begun"
+    worker = Worker("deaf", ignore_everything, begun)
+    until(begun.exists)
     started_s = time.monotonic()
     worker.stop(timeout_s=0.5)
     assert time.monotonic() - started_s < 4.0

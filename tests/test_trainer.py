@@ -18,7 +18,7 @@ from tests.ports import free_port
 
 from charles import presets, trainer
 from charles.checkpoint import Checkpoints
-from charles.config import OptimizerConfig, ServerConfig, ValidationConfig
+from charles.config import CheckpointConfig, OptimizerConfig, ServerConfig, ValidationConfig
 from charles.data.buffers import known_ids
 from charles.data.loader import make_batch
 from charles.data.shm import PREFIX, block_dir
@@ -27,6 +27,7 @@ from charles.errors import ConfigError
 from charles.hot import HotValues
 from charles.intake import sample_spec
 from charles.learner import Learner
+from charles.play_config import PlayConfig
 from charles.sample import SampleFlag
 from charles.trainer import train
 
@@ -324,3 +325,17 @@ def test_a_learner_turned_while_it_runs_compiles_once(tmp_path):
     assert learner.validate([batch]) == pytest.approx(first)
     assert learner.validate([]) == {}
     assert learner._evaluate._cache_size() == 1
+
+
+@pytest.mark.slow
+def test_training_gives_way_to_a_player_that_cannot_keep_its_rate(tmp_path):
+    play = PlayConfig(rate_hz=300.0)  # a real-time Town has 30 instants a second
+    config = make_config(
+        tmp_path / "run", steps=100_000, minutes=1.0, log_every=1, play=play,
+        data=replace(presets.tiny().data, replay_ratio=1e6),
+        checkpoint=CheckpointConfig(every_steps=200),
+    )  # fmt: skip
+    train(config, collectors=1, player=True, console=False, stop=threading.Event())
+    shares = [float(row["guard_share"]) for row in rows_of(config.run_dir / "metrics.csv")]
+    assert shares[0] == 1.0
+    assert min(shares) < 0.5

@@ -23,14 +23,17 @@ from charles.connection import Connection
 from charles.data.balancing import make_balancer
 from charles.data.pool import Lane
 from charles.errors import ConfigError, WireError
+from charles.io.abilities import Accounting
 from charles.io.game import WEATHERS, Game, Scene, Telemetry
 from charles.io.games import make_game as make_known_game
 from charles.messages import Checkpoint, Demand, Welcome
 from charles.observer import Observer
 from charles.perturb import Perturber
 from charles.process import stop_on_signals
+from charles.relocation import Relocation
 from charles.sample import SampleFlag, is_held_out
 from charles.timing import Cadence
+from charles.ui.collect_report import CollectReport, describe
 from charles.ui.console import CollectConsole, CollectView
 from charles.ui.plots import KeptPlot
 from charles.unstuck import Unstuck
@@ -61,6 +64,8 @@ class Tally:
     samples: int = 0
     starved: int = 0
     unlabelled: int = 0
+    faded: int = 0
+    """Instants of fades, before and after the car is put elsewhere."""
     scenes: int = 0
     unstucks: int = 0
     collisions: int = 0
@@ -113,6 +118,8 @@ class Collector:
         perturb = collect.perturb if game.is_advising else replace(collect.perturb, every_s=0.0)
         self._perturber = Perturber(perturb, spec.controls, rate_hz=collect.rate_hz, rng=rng)
         self._unstuck = Unstuck(collect.unstuck, collect.rate_hz)
+        self._relocation = Relocation(game, collect.unstuck.fade_s, collect.rate_hz)
+        self._torn = 0
         self.takes_pupil = game.is_advising and collect.dagger.share > 0.0
         """Whether the network may drive: its expert must advise whoever drives."""
         self.pupil: Pupil | None = None
@@ -135,13 +142,17 @@ class Collector:
             if output.name in demand.full
         )
         self._is_validation_full = demand.is_validation_full
+        self._torn = demand.torn
 
     def step(self) -> None:
         """Handle one instant: change the scene if it is time, observe, sample, push, remember."""
-        if self._ticks_left <= 0:
+        if self._ticks_left <= 0 and not self._relocation.is_under_way:
             self._change_scene()
         self._ticks_left -= 1
         telemetry = self._game.tick()
+        if self._relocation.is_under_way:
+            self._pass()
+            return
         self.tally.instants += 1
         self.cadence.add(telemetry.captured_ns)
         if telemetry.is_collision or self._unstuck.add(telemetry.speed_mps):
@@ -188,8 +199,26 @@ class Collector:
     def _put_elsewhere(self, telemetry: Telemetry) -> None:
         self.tally.collisions += telemetry.is_collision
         self.tally.unstucks += not telemetry.is_collision
-        self._game.teleport()
+        self._relocation.begin()
         self._begin_episode()
+
+    def _pass(self) -> None:
+        """An instant of a fade: nothing of it is kept."""
+        self.tally.faded += 1
+        self._relocation.step()
+        if not self._relocation.is_under_way:
+            self._begin_episode()
+
+    def report(self) -> CollectReport:
+        """How it went so far."""
+        game = self._game
+        return CollectReport(
+            tally=vars(self.tally),
+            unlabelled=game.unlabelled() if isinstance(game, Accounting) else {},
+            torn=self._torn,
+            cadence=self.cadence.report(),
+            bins=self.balancer.report(),
+        )
 
     def _begin_episode(self) -> None:
         self._episode += 1
@@ -364,6 +393,9 @@ def _collect_session(
                 _report(connection, collector, console, started_s)
                 if _hear(connection, collector):
                     collector.pupil = _make_pupil(welcome, pupil_seed, stack)
+        report = collector.report()
+    if has_console:
+        print(describe(report))
 
 
 def _make_pupil(welcome: Welcome, seed: int, stack: ExitStack) -> "Pupil":
@@ -397,9 +429,8 @@ def _report(
     connection: Connection, collector: Collector, console: CollectConsole, started_s: float
 ) -> None:
     """Tell the server and the console how it goes."""
-    tally, cadence = collector.tally, collector.cadence.report()
+    report, tally = collector.report(), collector.tally
     rate_hz = tally.instants / max(time.monotonic() - started_s, 1e-9)
-    bins = collector.balancer.report()
     connection.status(
         state="collecting",
         rate_hz=rate_hz,
@@ -409,6 +440,14 @@ def _report(
             "unstucks": tally.unstucks,
             "starved": tally.starved,
         },
-        bins=bins,
+        bins=report.bins,
     )
-    console.show(CollectView(rate_hz=rate_hz, tally=vars(tally), cadence=cadence, bins=bins))
+    console.show(
+        CollectView(
+            rate_hz=rate_hz,
+            tally={**report.tally, "torn": report.torn},
+            unlabelled=report.unlabelled,
+            cadence=report.cadence,
+            bins=report.bins,
+        )
+    )

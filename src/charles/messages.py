@@ -22,7 +22,7 @@ from charles.config import TrainConfig
 from charles.data.balancing import BalanceReport
 from charles.data.pool import LaneSpec
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised whenever a message changes."""
 
 PING_S = 1.0
@@ -93,6 +93,8 @@ class Demand(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """Outputs whose buffers need no more samples for now."""
     is_validation_full: bool = False
     """No more samples of held-out worlds are needed."""
+    torn: int = 0
+    """Samples of all collectors that were torn so far, and dropped; for collectors to report."""
 
 
 class Checkpoint(msgspec.Struct, tag=True, frozen=True, kw_only=True):

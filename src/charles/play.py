@@ -28,6 +28,9 @@ from charles.player import Player, PlayReport, Predictor, Source
 from charles.process import stop_on_signals
 from charles.remote import RemoteLink, RemotePolicy
 from charles.run import read_run
+from charles.spectators import Spectators
+from charles.timing import NS_PER_S
+from charles.ui.cadence import cadence_text
 from charles.ui.console import PlayConsole, PlayView
 
 SWITCH_INTERVAL_S = 0.0005
@@ -92,14 +95,18 @@ def play(
 
 def describe(report: PlayReport) -> str:
     """What a person wants to know about a session of driving, in a few lines."""
-    tally, period = report.tally, report.cadence.period_ms
+    tally = report.tally
     stages = ", ".join(f"{name} {ms.p50:.1f}/{ms.p99:.1f}" for name, ms in report.stages_ms.items())
+    cameras = {"frames": report.frames, **report.cameras}
     lines = [
         f"drove {tally.ticks} ticks with checkpoint {report.step}: {tally.swaps} swaps, "
-        f"{len(report.refusals)} refused, {tally.unstucks} unstucks, {tally.collisions} collisions",
-        f"period p50 {period.p50:.1f}, p99 {period.p99:.1f}, max {period.max:.1f} ms; "
-        f"{report.missed} deadlines missed, {tally.lost} frames lost, "
-        f"{tally.not_finite} predictions not finite",
+        f"{len(report.refusals)} refused, {len(report.rollbacks)} rolled back, "
+        f"{tally.unstucks} unstucks, {tally.collisions} collisions",
+        *(str(rollback) for rollback in report.rollbacks),
+        f"pad: {cadence_text(report.cadence)}; {report.missed} deadlines missed, "
+        f"{tally.lost} frames lost, {tally.not_finite} predictions not finite",
+        *(f"{name}: {cadence_text(cadence)}" for name, cadence in cameras.items()),
+        *([f"{report.unshown} pictures for spectators dropped"] if report.cameras else []),
         f"capture to pad p50 {report.latency_ms.p50:.1f}, p99 {report.latency_ms.p99:.1f} ms; "
         f"stages p50/p99 ms: {stages}",
     ]
@@ -208,7 +215,7 @@ def _drive(
         closing(makers[1](game)) as pad,
         undisturbed(),
     ):
-        player = Player(game, pad, policy, stager)
+        player = _make_player(game, pad, policy, stager, options)
         player.begin(scene)
         while not is_left():
             player.tick()
@@ -237,14 +244,23 @@ def _play_remote(
     return report
 
 
+def _make_player(
+    game: Game, pad: Pad, policy: Predictor, stager: Source, options: PlayOptions
+) -> Player:
+    """The player, with the spectators that the options ask for."""
+    rate_hz = policy.config.play.rate_hz
+    spectators = Spectators(game, rate_hz) if options.cameras > 1 else None
+    return Player(game, pad, policy, stager, spectators=spectators)
+
+
 class _Viewer:
     """Tells the console and the server how the driving goes, without holding it up."""
 
     def __init__(self, console: PlayConsole, link: Link | None, stager: Source) -> None:
         self._console, self._link, self._stager = console, link, stager
         self._told_s = time.monotonic()
-        self._told_ticks = 0
-        self._pps = 0.0
+        self._told_ticks = self._told_passed = self._told_frames = 0
+        self._pps = self._fps = 0.0
 
     def show_waiting(self) -> None:
         """There is nothing to drive with yet."""
@@ -256,32 +272,48 @@ class _Viewer:
         """After every tick; does something about once a second."""
         now_s = time.monotonic()
         if now_s - self._told_s >= VIEW_S:
-            ticks = player.tally.ticks
-            self._pps = (ticks - self._told_ticks) / (now_s - self._told_s)
-            self._told_s, self._told_ticks = now_s, ticks
+            self._measure(player, now_s)
             self._tell(player)
         self._console.show(lambda: self._view(player))
 
+    def _measure(self, player: Player, now_s: float) -> None:
+        """Predictions and new frames per second of the time in which they were wanted."""
+        ticks, passed, frames = player.tally.ticks, player.tally.passed, player.frames.fresh
+        faded_s = (passed - self._told_passed) * player.keeper.period_ns / NS_PER_S
+        driven_s = now_s - self._told_s - faded_s
+        if driven_s > VIEW_S / 2:  # of less, a rate says little
+            self._pps = (ticks - self._told_ticks) / driven_s
+            self._fps = (frames - self._told_frames) / driven_s
+        self._told_s, self._told_ticks = now_s, ticks
+        self._told_passed, self._told_frames = passed, frames
+
     def _tell(self, player: Player) -> None:
-        if self._link is not None:
-            detail = {
-                "step": float(player.step),
-                "missed": float(player.keeper.missed),
-                "swaps": float(player.tally.swaps),
-                "refused": float(len(self._stager.refusals)),
-            }
-            self._link.tell("driving", rate_hz=self._pps, detail=detail)
+        if self._link is None:
+            return
+        detail: dict[str, str | float] = {
+            "step": float(player.step),
+            "ticks": float(player.tally.ticks),
+            "missed": float(player.keeper.missed),
+            "fps": round(self._fps, 1),
+            "swaps": float(player.tally.swaps),
+            "refused": float(len(self._stager.refusals)),
+        }
+        if player.rollback.rollbacks:
+            detail["back"] = str(player.rollback.rollbacks[-1])
+        self._link.tell(player.state, rate_hz=self._pps, detail=detail)
 
     def _view(self, player: Player) -> PlayView:
         names = player.policy.spec.controls
+        notes = (self._note(), *map(str, player.rollback.rollbacks[-1:]))
         return PlayView(
             predictions=player.predictions,
             translated={
                 name: float(control_of(player.controls, names, name)) for name in player.predictions
             },
-            fps=player.frames.report().rate_hz,
+            fps=self._fps,
             pps=self._pps,
-            note=self._note(),
+            state="unstuck" if player.state == "unstuck" else "",
+            note=", ".join(note for note in notes if note),
         )
 
     def _note(self) -> str:

@@ -1,9 +1,10 @@
 """The player: drives a game with a network that is still learning.
 
 One loop on absolute deadlines: take the game's instant, predict, put the controls on the pad. New
-parameters are staged in the background and swapped in between two ticks. The pad is touched only
-after everything is compiled, and it is neutral whenever the network does not drive: before the
-first checkpoint, without frames, without a finite prediction, and on every way out.
+parameters are staged in the background and swapped in between two ticks; if driving gets worse with
+them, earlier ones are swapped back. The pad is touched only after everything is compiled, and it is
+neutral whenever the network does not drive: before the first checkpoint, without frames, without a
+finite prediction, while a stuck car is put elsewhere, and on every way out.
 """
 
 import time
@@ -17,8 +18,11 @@ from charles.controls import ControlFilter
 from charles.io.game import Game, Scene, Telemetry
 from charles.io.pads.pad import Pad
 from charles.observer import Inputs, Observer
+from charles.relocation import Relocation
 from charles.remote import RemoteReport
+from charles.rollback import Rollback, RolledBack
 from charles.sample import SampleSpec
+from charles.spectators import Spectators
 from charles.stage_log import StageLog
 from charles.staging import Refusal, Staged
 from charles.timing import NS_PER_S, Cadence, CadenceReport, JitterBuffer, Quantiles, RateKeeper
@@ -33,6 +37,8 @@ class Tally:
     """What a player counted."""
 
     ticks: int = 0
+    passed: int = 0
+    """Instants that were let pass because the picture was being faded."""
     swaps: int = 0
     unstucks: int = 0
     collisions: int = 0
@@ -61,6 +67,11 @@ class PlayReport:
     latency_ms: Quantiles
     """Capture to pad."""
     refusals: tuple[Refusal, ...] = ()
+    rollbacks: tuple[RolledBack, ...] = ()
+    cameras: dict[str, CadenceReport] = field(default_factory=dict)
+    """Of the pictures that spectators were shown, by camera; empty without any."""
+    unshown: int = 0
+    """Pictures for spectators that there was no time for."""
     compilations: int = 0
     remote: RemoteReport | None = None
     """How a server answered, if one predicted."""
@@ -119,9 +130,18 @@ class Player:
         pad: What the controls go to; the caller closes it.
         policy: The network; warmed up by the caller.
         stager: Where new parameters come from.
+        spectators: Who is shown the game's other cameras; nobody by default.
     """
 
-    def __init__(self, game: Game, pad: Pad, policy: Predictor, stager: Source) -> None:
+    def __init__(
+        self,
+        game: Game,
+        pad: Pad,
+        policy: Predictor,
+        stager: Source,
+        *,
+        spectators: Spectators | None = None,
+    ) -> None:
         play = policy.config.play
         self.tally = Tally()
         self.log = StageLog()
@@ -142,6 +162,11 @@ class Player:
         outputs, controls = policy.config.outputs, policy.spec.controls
         self._filter = ControlFilter(outputs, controls, play.smoothing)
         self._unstuck = Unstuck(play.unstuck, play.rate_hz)
+        self._relocation = Relocation(game, play.unstuck.fade_s, play.rate_hz)
+        self.rollback = Rollback(play.rollback)
+        self._present: Staged | None = None
+        self._trusted: Staged | None = None
+        self._spectators = spectators
         self._swap_at_unstuck = play.swap_at == "unstuck"
         self._see_every = max(1, round(play.rate_hz))
 
@@ -155,8 +180,12 @@ class Player:
         self._restart()
 
     def tick(self) -> None:
-        """Wait for the deadline, then see, predict and act once, at an even time."""
+        """Wait for the deadline, then see, predict and act once, at an even time; or let the
+        instant pass while the picture is being faded."""
         self.keeper.wait()
+        if self._relocation.is_under_way:
+            self._pass()
+            return
         telemetry, captured_ns = self._see_and_predict()
         self._jitter.wait(self.keeper.deadline_ns)
         self.log.mark()
@@ -200,39 +229,77 @@ class Player:
             self._pad.update(self.controls)
 
     def _after(self, telemetry: Telemetry) -> None:
-        """What has time until the next deadline: history, unstuck, new parameters."""
+        """What has time until the next deadline: spectators, history, unstuck, new parameters."""
         self.tally.ticks += 1
         self.tally.collisions += telemetry.is_collision
         self._observer.remember(telemetry)
         if self.tally.ticks % self._see_every == 0:
             self._stager.see(self._observer.inputs)
+        self._show()
         is_stuck = self._unstuck.add(telemetry.speed_mps)
+        is_back = self._judge(is_stuck=is_stuck, is_collision=telemetry.is_collision)
         if is_stuck:
             self._put_elsewhere()
-        if is_stuck or not self._swap_at_unstuck:
+        if not is_back and (is_stuck or not self._swap_at_unstuck):
             self._swap(self._stager.newest)
 
+    def _judge(self, *, is_stuck: bool, is_collision: bool) -> bool:
+        """Count the instant for or against the parameters that drove; whether others took over."""
+        period_s = self.keeper.period_ns / NS_PER_S
+        decision = self.rollback.add(period_s, is_stuck=is_stuck, is_collision=is_collision)
+        if decision == "trust":
+            self._trusted = self._present
+        elif decision == "back":
+            assert self._trusted is not None
+            self._drive_with(self._trusted)
+        return decision == "back"
+
     def _swap(self, newest: Staged | None) -> None:
-        """Drive with other parameters from the next tick on, if there are any."""
-        if newest is not None and newest.step != self.step:
-            self.policy.variables = newest.variables
-            self.step = newest.step
-            self.tally.swaps += 1
+        """Drive with other parameters from the next tick on, if there are any that may drive."""
+        if newest is None or newest.step == self.step or not self.rollback.accepts(newest.step):
+            return
+        self._drive_with(newest)
+        self.rollback.begin(newest.step)
+
+    def _drive_with(self, staged: Staged) -> None:
+        self.policy.variables = staged.variables
+        self._present, self.step = staged, staged.step
+        self.tally.swaps += 1
 
     def _put_elsewhere(self) -> None:
         self.tally.unstucks += 1
         self._pad.neutral()
-        self._game.teleport()
+        self._relocation.begin()
         self._restart()
 
+    def _pass(self) -> None:
+        """An instant of a fade: the game goes on, spectators watch, nothing is predicted."""
+        self.tally.passed += 1
+        self._game.tick()
+        self._show()
+        self._relocation.step()
+        if not self._relocation.is_under_way:
+            self._restart()
+
+    @property
+    def state(self) -> str:
+        """``driving``, or ``unstuck`` while the car is being put elsewhere."""
+        return "unstuck" if self._relocation.is_under_way else "driving"
+
+    def _show(self) -> None:
+        if self._spectators is not None:
+            self._spectators.show(self.keeper.deadline_ns, state=self.state)
+
     def _restart(self) -> None:
-        """A wanted pause is over: forget what was before it."""
+        """A wanted pause begins or is over: forget what was before it."""
         self._predicted_ns = 0
         self._observer.restart()
         self._filter.restart()
         self._unstuck.reset()
         self.cadence.pause()
         self.frames.pause()
+        if self._spectators is not None:
+            self._spectators.pause()
         self.keeper.restart()
 
     def report(self) -> PlayReport:
@@ -246,5 +313,8 @@ class Player:
             stages_ms=self.log.stages_ms(),
             latency_ms=self.log.latency_ms(),
             refusals=self._stager.refusals,
+            rollbacks=self.rollback.rollbacks,
+            cameras=self._spectators.report() if self._spectators is not None else {},
+            unshown=self._spectators.dropped if self._spectators is not None else 0,
             compilations=self.policy.num_compilations(),
         )

@@ -160,8 +160,8 @@ class RemotePolicy:
         joined: What is served there.
 
     Attributes:
-        config: The run's settings. Parameters are swapped at the server, for all of its players,
-            and so whenever there are new ones.
+        config: The run's settings. Parameters are swapped at the server, for all of its players:
+            whenever there are new ones, and with no way back for one player alone.
         is_moved: Whether the server serves something else by now: join again.
     """
 
@@ -169,7 +169,9 @@ class RemotePolicy:
     """The server's own affair."""
 
     def __init__(self, link: RemoteLink, joined: Joined) -> None:
-        play = replace(joined.config.play, swap_at="tick")
+        play = joined.config.play
+        rollback = replace(play.rollback, is_enabled=False)
+        play = replace(play, swap_at="tick", rollback=rollback)
         self.config = replace(joined.config, play=play)
         self.spec = sample_spec(joined.config)
         self.variables: object = None

@@ -24,6 +24,7 @@ from charles.messages import Checkpoint, Demand
 from charles.metrics import MetricsLog
 from charles.options import CollectOptions, PlayOptions
 from charles.process import Worker, lower_priority, stop_on_signals
+from charles.rate_guard import RateGuard, slowest_pace
 from charles.run import write_run
 from charles.server import Server
 from charles.ui.console import TrainConsole, TrainView
@@ -31,6 +32,9 @@ from charles.ui.plots import PLOT_S, Repeated, balance_picture
 
 DEMAND_S = 2.0
 """How often collectors are told what is short."""
+
+GUARD_S = 0.5
+"""How often the trainer looks whether a player falls behind."""
 
 HOT_S = 0.5
 """How often the hot file is looked at."""
@@ -55,16 +59,19 @@ class Clock:
     stepping_s: float = 0.0
     paused_s: float = 0.0
     """Waiting because a buffer is short."""
+    held_s: float = 0.0
+    """Standing still so that a player keeps its rate."""
 
     def since_start(self) -> float:
         """Seconds since the run started."""
         return time.monotonic() - self.started_s
 
     def share_stepping(self) -> float:
-        """Share of the wall time since the first step, pauses apart, that was spent in steps."""
+        """Share of the wall time since the first step that was spent in steps, pauses apart for
+        lack of samples or for a player."""
         if self.first_step_s is None:
             return 0.0
-        busy = time.monotonic() - self.first_step_s - self.paused_s
+        busy = time.monotonic() - self.first_step_s - self.paused_s - self.held_s
         return self.stepping_s / busy if busy > 0 else 0.0
 
 
@@ -109,7 +116,8 @@ class Trainer:
         self._notes: list[str] = []
         self._pause = ""
         self._validated = self._turned = ""
-        self._last_demand_s = self._last_hot_s = 0.0
+        self._guard = RateGuard(config.guard, config.play.rate_hz)
+        self._last_demand_s = self._last_hot_s = self._last_guard_s = 0.0
         self._saved_mark: tuple[int, set[int]] | None = None
         self._stack = ExitStack()
         try:
@@ -219,6 +227,7 @@ class Trainer:
                 metrics = self._timed_step(batch)
                 if learner.step_number % config.log_every == 0:
                     self._scalars = learner.host_scalars(metrics)
+                    self._scalars["guard_share"] = self._guard.share
                     self._log.write(learner.step_number, self._scalars)
                 if learner.step_number % config.checkpoint.every_steps == 0:
                     self._save()
@@ -252,7 +261,17 @@ class Trainer:
             clock.first_step_s, clock.paused_s = ended_s, 0.0
         else:
             clock.stepping_s += ended_s - started_s
+            self._hold_back(ended_s - started_s)
         return metrics
+
+    def _hold_back(self, step_s: float) -> None:
+        """After a step, leave the device to a player that falls behind; look after the rest."""
+        started_s = now_s = time.monotonic()
+        while not self._stop.is_set() and now_s < started_s + self._guard.pause_s(step_s):
+            self._stop.wait(min(BATCH_WAIT_S, started_s + self._guard.pause_s(step_s) - now_s))
+            self._look_after_others()
+            now_s = time.monotonic()
+        self._clock.held_s += now_s - started_s
 
     def _validate(self) -> None:
         """Measure on what is held out, if there is a batch of it."""
@@ -292,7 +311,8 @@ class Trainer:
         self._server.broadcast(Checkpoint(step=learner.step_number))
 
     def _look_after_others(self) -> None:
-        """Raise what failed elsewhere, heed the hot file, tell collectors what is short, show."""
+        """Raise what failed elsewhere, heed the hot file and the player, tell collectors what is
+        short, show."""
         for worker in self._workers:
             error = worker.error()
             if error is not None:
@@ -301,12 +321,17 @@ class Trainer:
         if now_s - self._last_hot_s > HOT_S:
             self._last_hot_s = now_s
             self._heed_hot_file()
+        if now_s - self._last_guard_s > GUARD_S:
+            self._last_guard_s = now_s
+            self._guard.hear(slowest_pace(self._server.peers()))
         if now_s - self._last_demand_s > DEMAND_S:
             self._last_demand_s = now_s
+            intake = self._intake.view()
             demand = Demand(
                 short={"weather": self._intake.rarest_weather()},
                 full=self._full_outputs(),
-                is_validation_full=self._intake.view().is_validation_full,
+                is_validation_full=intake.is_validation_full,
+                torn=intake.torn,
             )
             self._server.broadcast(demand, role="collector")
         self._plots.show(self._intake.labels)
@@ -347,7 +372,14 @@ class Trainer:
         if config.data.validation_share:
             notes.append(f"{intake.held_out} samples held out")
         log = self._log
-        more = (self._validated, self._turned, self._hot.problem, log.note, log.failure)
+        more = (
+            self._guard.text,
+            self._validated,
+            self._turned,
+            self._hot.problem,
+            log.note,
+            log.failure,
+        )
         notes += [text for text in more if text]
         return TrainView(
             title=str(config.run_dir),

@@ -19,7 +19,7 @@ NUM_SLOTS = 64
 NUM_KILLS = 20
 NUM_ALIVE = 3
 
-ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def stamp(header, pixels, number):

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -17,6 +18,11 @@ print(bytes(block.buffer[:3]).decode(), block.is_owner_alive())
 block.buffer[:3] = b"two"
 """
 
+WHERE = """
+from charles.data.shm import block_dir
+print(block_dir())
+"""
+
 OWN = """
 import sys
 from charles.data.shm import Block
@@ -26,14 +32,14 @@ sys.stdin.read()
 """
 
 
-def run_python(code: str, *arguments: str) -> subprocess.Popen:
+def run_python(code: str, *arguments: str, **changed: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **changed},
     )
 
 
@@ -59,6 +65,14 @@ def test_normal_exit_of_an_owner_that_forgot_to_unlink_leaves_nothing_and_says_n
     _, err = process.communicate("", timeout=20)
     assert err == ""
     assert not (block_dir() / name).exists()
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="has no directory in memory")
+def test_blocks_lie_in_a_temporary_directory_that_is_in_memory_and_not_in_another(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as in_memory:
+        for temporary, expected in ((in_memory, in_memory), (str(tmp_path), "/dev/shm")):
+            out, err = run_python(WHERE, TMPDIR=temporary).communicate(timeout=20)
+            assert (out.strip(), err) == (expected, "")
 
 
 def test_block_of_a_killed_owner_stays_until_the_next_start_removes_it():

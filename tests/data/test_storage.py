@@ -17,7 +17,7 @@ SPEC = SampleSpec(height=16, width=16, history_length=3)
 LARGE = SampleSpec(height=270, width=480, pixel_format="rgb", history_length=3)
 """So large that a kill often falls into the middle of a write."""
 NAMES = ("acceleration_braking", "steering")
-ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def make_sample(number, spec=SPEC):

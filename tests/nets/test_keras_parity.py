@@ -90,6 +90,14 @@ def test_inference_is_keras(case):
     assert_close(project(np.asarray(output), 16), REFERENCE[f"{name}/inference"], name)
 
 
+def mark_slow_but(name):
+    """Compiling a training step takes long: that of one backbone in every run."""
+    for each in CASES:
+        is_first = each == next(case for case in CASES if case.startswith(f"{name}/"))
+        yield each if is_first else pytest.param(each, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("case", mark_slow_but("xception"), indirect=True)
 def test_training_gathers_the_statistics_of_keras(case):
     name, backbone, images = case
     output, statistics = run(backbone, images, is_training=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from tests.io.screen.xserver import x_client, x_server
+from tests.torcs import telemetry
 
 from charles.errors import CaptureError, WindowHiddenError
 from charles.io.screen.source import FrameSource
@@ -58,6 +59,14 @@ class Race:
     laps: int = 100
     height: int = 270
     width: int = 480
+    limit_mps: float = 0.0
+    """Speed that the car is held to, where it tells what it does; 0: none."""
+    pushes_s: float = 0.0
+    """Mean time between pushes of its steering, where it tells what it does; 0: none."""
+
+
+HUMAN_CAR = "car2-trb1"
+"""What a person drives: the car of :class:`Race`'s robot."""
 
 
 MOVED_SHARE = 0.3
@@ -107,19 +116,32 @@ class Torcs:
 
 
 @contextlib.contextmanager
-def torcs(folder: Path, race: Race) -> Iterator[Torcs]:
+def torcs(
+    folder: Path,
+    race: Race,
+    *,
+    library: Path | None = None,
+    listener: telemetry.Listener | None = None,
+    port: int = 0,
+) -> Iterator[Torcs]:
     """The game with the race under way; ``DISPLAY`` names its display meanwhile.
 
     Args:
         folder: Becomes its home.
         race: Who drives where.
+        library: What :func:`tests.torcs.telemetry.build` made, for a game that tells what it does.
+        listener: Hears it then, from the moment when the lights turn green.
+        port: Where it is told as well; 0: nowhere.
     """
-    configure(folder, race)
+    configure(folder, race, is_telling=library is not None)
+    ports = (*([listener.port] if listener else []), *([port] if port else []))
+    told = [] if library is None else ["-L", str(library)]
     with x_server(race.width, race.height), x_client() as client:
         process = subprocess.Popen(
-            [_program()],
+            [_program(), *told],
             env={
                 **os.environ,
+                **telemetry.environment(ports, race.limit_mps, race.pushes_s),
                 "HOME": str(folder),
                 "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu/torcs/lib",
                 "MESA_EXTENSION_OVERRIDE": NO_TEXTURE_FILTER,
@@ -131,14 +153,14 @@ def torcs(folder: Path, race: Race) -> Iterator[Torcs]:
         )
         game = Torcs(race, process, client)
         try:
-            begin(game)
+            begin(game, listener)
             yield game
         finally:
             os.killpg(process.pid, 9)
             process.wait()
 
 
-def configure(folder: Path, race: Race) -> None:
+def configure(folder: Path, race: Race, *, is_telling: bool = False) -> None:
     """Write the settings that differ from the package's, where the game looks for them first."""
     home = folder / ".torcs" / "config"
     (home / "raceman").mkdir(parents=True, exist_ok=True)
@@ -151,16 +173,40 @@ def configure(folder: Path, race: Race) -> None:
     hood = '<attnum name="camera head list" val="0"/><attnum name="camera" val="2"/>'
     view = "".join(
         f'<section name="{whose}">{nothing}<attnum name="map mode" val="1"/>{hood}</section>'
-        for whose in ("0", f"{race.driver} {race.index}")  # the screen's, and the driver's own
+        for whose in ("0", "Player", f"{race.driver} {race.index}")  # the screen's, and a driver's
     )
     graph = (DATA / "config" / "graph.xml").read_text(encoding="utf-8")
     start = '<section name="Display Mode">'
     (home / "graph.xml").write_text(_replaced(graph, start, start + view), encoding="utf-8")
+    engine = (DATA / "config" / "raceengine.xml").read_text(encoding="latin-1")
+    if is_telling:
+        engine = _replaced(engine, 'val="simuv2"', f'val="{telemetry.MODULE}"')
+    (home / "raceengine.xml").write_text(engine, encoding="latin-1")
+    _configure_keys(folder / ".torcs" / "drivers" / "human")
     quick = (DATA / "config" / "raceman" / "quickrace.xml").read_text(encoding="utf-8")
     quick = _replaced(quick, 'val="forza"', f'val="{race.track}"')
     quick = _replaced(quick, 'name="laps" val="3.000000"', f'name="laps" val="{race.laps}"')
     quick = quick[: quick.index('<section name="Drivers">')] + _drivers(race)
     (home / "raceman" / "quickrace.xml").write_text(quick, encoding="utf-8")
+
+
+def _configure_keys(home: Path) -> None:
+    """Arrow keys steer at once and fully, as a pad that holds them for a share of the time needs.
+
+    By itself the game turns the wheel slowly while a key is held, and slower at speed.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    theirs = DATA / "drivers" / "human"
+    keys = (theirs / "preferences.xml").read_text(encoding="utf-8")
+    mouse = keys.index('<section name="mouse">')  # has the keys, too
+    ours = _replaced(keys[mouse:], 'name="steer sensitivity" val="0.8"',
+                     'name="steer sensitivity" val="100.0"')  # fmt: skip
+    ours = _replaced(ours, 'name="steer speed sensitivity" val="0.7"',
+                     'name="steer speed sensitivity" val="0.0"')  # fmt: skip
+    (home / "preferences.xml").write_text(keys[:mouse] + ours, encoding="utf-8")
+    person = (theirs / "human.xml").read_text(encoding="utf-8")
+    person = _replaced(person, 'val="car7-trb1"', f'val="{HUMAN_CAR}"')
+    (home / "human.xml").write_text(person, encoding="utf-8")
 
 
 def _drivers(race: Race) -> str:
@@ -200,8 +246,8 @@ def _program() -> str:
     return found
 
 
-def begin(game: Torcs) -> None:
-    """Through the menus: Race, Quick Race, New Race, Start."""
+def begin(game: Torcs, listener: telemetry.Listener | None = None) -> None:
+    """Through the menus: Race, Quick Race, New Race, Start. A person's car then still stands."""
     deadline_s = time.monotonic() + START_S
     source = _window(game, deadline_s)
     try:
@@ -209,9 +255,21 @@ def begin(game: Torcs) -> None:
             assert time.monotonic() < deadline_s, "TORCS drew nothing"
             time.sleep(0.1)
         while not _is_moving(game, source, deadline_s):
+            if listener is not None and _has_begun(listener):
+                break
             game.tap("Return")
     finally:
         source.close()
+    if listener is not None:
+        while not _has_begun(listener):
+            assert time.monotonic() < deadline_s, "the lights did not turn green"
+
+
+def _has_begun(listener: telemetry.Listener) -> bool:
+    """Whether the newest that it heard is of a race; waits a moment for it."""
+    listener.drain()
+    instant = listener.wait(1.0)
+    return instant is not None and instant.time_s > 0.0
 
 
 def _window(game: Torcs, deadline_s: float) -> X11Source:

@@ -473,7 +473,7 @@ def test_serve_leaves_on_a_signal_while_a_client_is_served():
     port = free_port()
     options = TownOptions(port=port)
     script = (
-        "import charles.town.server as s, charles.process as p, charles.config as c\n"
+        "import charles.town.server as s, charles.process as p, charles.options as c\n"
         f"s.serve(c.TownOptions(port={options.port}), p.stop_on_signals())"
     )
     process = subprocess.Popen([sys.executable, "-c", script], env={"PYTHONPATH": "src"})

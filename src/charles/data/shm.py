@@ -55,9 +55,14 @@ _owned: set[Path] = set()
 
 
 def block_dir() -> Path:
-    """Where blocks lie: a directory in memory on Linux, the temporary directory elsewhere."""
-    in_memory = Path("/dev/shm")
-    return in_memory if in_memory.is_dir() else Path(tempfile.gettempdir())
+    """Where blocks lie: a directory in memory on Linux, the temporary directory elsewhere.
+
+    Where the temporary directory (``TMPDIR``) is itself in memory, below ``/dev/shm``, blocks lie
+    there: its processes see no others' blocks, and leave them alone.
+    """
+    in_memory, temporary = Path("/dev/shm"), Path(tempfile.gettempdir())
+    is_outside = in_memory.is_dir() and not temporary.is_relative_to(in_memory)
+    return in_memory if is_outside else temporary
 
 
 def unique_name(role: str) -> str:

@@ -6,6 +6,7 @@ costs a fraction of one whose pixels are.
 
 import time
 
+import cv2
 import numpy as np
 
 from charles.config import GameConfig
@@ -14,7 +15,7 @@ from charles.io.game import Scene, Telemetry, checked_controls, chosen_scene
 from charles.sample import DRIVING_CONTROLS
 from charles.timing import NS_PER_S, RateKeeper
 from charles.town.physics import STEP_S
-from charles.town.render import Renderer
+from charles.town.render import CAMERAS, Camera, Renderer
 from charles.town.world import World, WorldConfig
 
 MAX_STEPS_PER_TICK = 4
@@ -41,6 +42,7 @@ class TownGame:
     def __init__(self, config: GameConfig, *, height: int, width: int, seed: int) -> None:
         self.controls: tuple[str, ...] = DRIVING_CONTROLS
         self.frame_shape: tuple[int, int, int] = (height, width, 3)
+        self.cameras: tuple[str, ...] = CAMERAS
         self.is_advising = True
         self.is_realtime = config.is_realtime
         self._config = config
@@ -51,6 +53,7 @@ class TownGame:
         self._clock_ns = 0
         self._is_npc_driving = True
         self._acting = np.zeros(len(self.controls), np.float32)
+        self._brightness, self._brightness_step = 1.0, 0.0
         self._is_closed = False
 
     @property
@@ -91,6 +94,7 @@ class TownGame:
             )
         )
         self._is_npc_driving = True
+        self._brightness, self._brightness_step = 1.0, 0.0
         self._restart_clock()
 
     def tick(self) -> Telemetry:
@@ -100,6 +104,7 @@ class TownGame:
         for _ in range(self._wait_steps()):
             world.step(None if self._is_npc_driving else self._acting)
             is_collision = is_collision or world.collided is not None
+            self._brightness = min(1.0, max(0.0, self._brightness + self._brightness_step))
         if self.is_realtime:
             self._clock_ns = time.monotonic_ns()
         else:
@@ -119,10 +124,30 @@ class TownGame:
 
     def grab(self, out: np.ndarray) -> None:
         """See :class:`charles.io.game.Game`; ``out`` must be C-contiguous."""
+        self._draw("hood", out)
+
+    def grab_camera(self, camera: str, out: np.ndarray) -> int:
+        """See :class:`charles.io.abilities.ManyCameras`; the picture is drawn now."""
+        if camera not in self.cameras:
+            raise GameError(f"camera must be one of {CAMERAS}, got {camera!r}.")
+        known = CAMERAS[self.cameras.index(camera)]
+        self._draw(known, out)
+        return time.monotonic_ns()
+
+    def fade(self, seconds: float, is_out: bool) -> None:
+        """See :class:`charles.io.abilities.Fading`."""
+        if not 0.0 <= seconds < float("inf"):
+            raise GameError(f"seconds must be finite and 0 or more, got {seconds!r}.")
+        target = 0.0 if is_out else 1.0
+        self._brightness_step = (target * 2.0 - 1.0) * STEP_S / max(seconds, STEP_S)
+
+    def _draw(self, camera: Camera, out: np.ndarray) -> None:
         view = self.world.view()
         if self._renderer is None:
             self._renderer = Renderer(*self.frame_shape[:2])
-        self._renderer.render(view, out)
+        self._renderer.render(view, out, camera)
+        if self._brightness < 1.0:
+            cv2.convertScaleAbs(out, dst=out, alpha=self._brightness)
 
     def act(self, controls: np.ndarray) -> None:
         """See :class:`charles.io.game.Game`."""

@@ -23,6 +23,7 @@ from charles.game_config import WindowConfig
 from charles.io.game import Scene, Telemetry
 from charles.io.human.make import make_human
 from charles.io.human.source import HumanInput
+from charles.io.screen.interleaved import InterleavedSource
 from charles.io.screen.make import make_source
 from charles.io.screen.source import FrameSource
 from charles.io.telemetry.make import make_telemetry
@@ -93,6 +94,11 @@ class WindowGame:
         """What was seen so far."""
         return replace(self._counted)
 
+    def unlabelled(self) -> dict[str, int]:
+        """See :class:`charles.io.abilities.Accounting`."""
+        counts = vars(self._counted)
+        return {name: count for name, count in counts.items() if name != "instants"}
+
     @property
     def missed(self) -> int:
         """Instants that the caller was too late for."""
@@ -151,6 +157,17 @@ class WindowGame:
                 f"{list(out.shape)}."
             )
         np.copyto(out, self._frame)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """See :class:`charles.io.abilities.ManyCameras`; one, unless the game shows more."""
+        return self._frames.cameras if isinstance(self._frames, InterleavedSource) else ("hood",)
+
+    def grab_camera(self, camera: str, out: np.ndarray) -> int:
+        """See :class:`charles.io.abilities.ManyCameras`."""
+        if not isinstance(self._frames, InterleavedSource):
+            raise GameError(f"camera must be one that the game shows, got {camera!r}.")
+        return self._frames.grab_camera(camera, out)
 
     def act(self, controls: np.ndarray) -> None:
         """Always refused: a window takes no commands.

@@ -42,11 +42,23 @@ def test_smaller_frames_are_means_of_areas(height, width, more_rows, more_column
     assert np.abs(resized(pixels, height, width) - wanted).max() <= 0.5 + 1e-3
 
 
-@pytest.mark.parametrize("size", [(720, 1280), (540, 960), (1080, 1920), (600, 800)])
+@pytest.mark.parametrize("size", [(720, 1280), (540, 960), (1080, 1920), (900, 1600), (600, 800)])
 def test_usual_windows_are_resized_exactly(size):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 4), np.uint8)
     wanted = area_mean(pixels, 270, 480)
     assert np.abs(resized(pixels, 270, 480) - wanted).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("size", [(720, 1280), (900, 1600), (540, 960)])
+def test_a_fourth_channel_changes_nothing(size):
+    pixels = np.random.default_rng(3).integers(0, 256, (*size, 4), np.uint8)
+    three = np.ascontiguousarray(pixels[..., :3])
+    np.testing.assert_array_equal(resized(pixels, 270, 480), resized(three, 270, 480))
+
+
+def test_sums_do_not_overflow():
+    white = np.full((1440, 2560, 4), 255, np.uint8)
+    assert (resized(white, 270, 480) == 255).all()
 
 
 def test_a_picture_of_the_same_size_only_changes_its_order_of_colours():

@@ -2,13 +2,14 @@
 
 Area averaging: a pixel of the result is the mean of the area it covers in the original, where
 nearest and linear interpolation would skip pixels and let thin lines flicker. Half the size is more
-than ten times as fast as other ratios: for frames of 480×270 let the game draw 960×540.
+than twice as fast as other ratios: for frames of 480×270 let the game draw 960×540.
 """
 
 import cv2
 import numpy as np
 
 from charles.errors import CaptureError
+from charles.io.screen.area import AreaMeans
 
 
 class Resizer:
@@ -22,6 +23,8 @@ class Resizer:
     def __init__(self, height: int, width: int) -> None:
         self.frame_shape: tuple[int, int, int] = (height, width, 3)
         self._small: dict[int, np.ndarray] = {}
+        self._means: AreaMeans | None = None
+        self._source = (0, 0)
 
     def into(self, out: np.ndarray, pixels: np.ndarray) -> None:
         """Write ``pixels`` into ``out``, resized.
@@ -45,10 +48,26 @@ class Resizer:
             cv2.cvtColor(pixels, order, dst=out)
             return
         # Colours are put in order afterwards, when there are fewer pixels.
-        small = self._buffer(channels)
         height, width, _ = self.frame_shape
-        cv2.resize(pixels, (width, height), dst=small, interpolation=cv2.INTER_AREA)
+        means = self._means_of(pixels)
+        small = self._buffer(4 if means is not None else channels)
+        if means is None:
+            cv2.resize(pixels, (width, height), dst=small, interpolation=cv2.INTER_AREA)
+        else:
+            means.into(small, pixels)
+            order = cv2.COLOR_BGRA2RGB
         cv2.cvtColor(small, order, dst=out)
+
+    def _means_of(self, pixels: np.ndarray) -> AreaMeans | None:
+        """What averages pictures of that size faster than OpenCV, which is best at halves."""
+        height, width, _ = pixels.shape
+        target = self.frame_shape[:2]
+        if (height, width) != self._source:
+            self._source = height, width
+            is_half = (height, width) == (2 * target[0], 2 * target[1])
+            is_ours = not is_half and AreaMeans.fits(self._source, target)
+            self._means = AreaMeans(self._source, target) if is_ours else None
+        return self._means
 
     def _buffer(self, channels: int) -> np.ndarray:
         height, width, _ = self.frame_shape

@@ -1,0 +1,136 @@
+// TORCS' own physics, which also tells what the first car does.
+//
+// A simulation module for TORCS 1.3.7 that hands every call to `simuv2` and sends what whoever
+// drives had commanded, and where that took the car, over UDP, in the layout of Codemasters' games.
+// So a robot's controls become labels, and a person's or a player's are seen the same way. It may
+// also hold the car to a speed, as a limiter does: robots race, at 200 km/h; and push its steering
+// now and then, unsaid, so that the driver's way back to the road is seen.
+//
+// Environment: TORCS_TELEMETRY_PORTS on this host, as in "20777,20778"; TORCS_SPEED_LIMIT in m/s, 0
+// for none; TORCS_PUSHES, mean seconds between two pushes, 0 for none; TORCS_PHYSICS, the path of
+// simuv2.so.
+
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <car.h>
+#include <raceman.h>
+#include <simu.h>
+#include <tgf.h>
+
+#include <random>
+#include <vector>
+
+namespace {
+
+const int FIELDS = 66;  // 264 bytes, as DiRT Rally sends them
+const double PERIOD_S = 0.01;
+const float GAIN = 0.5f;  // pedal per m/s under the limit
+
+tSimItf physics;
+int (*physics_init)(int, void *);
+int sender = -1;
+std::vector<sockaddr_in> receivers;
+float limit_mps, pushes_s;
+double due_s, push_begins_s, push_ends_s;
+float commanded, applied, push;
+std::mt19937 chance(0);
+
+void send_packet(const tCarElt *car, double now_s) {
+    float field[FIELDS] = {};
+    field[0] = static_cast<float>(now_s);
+    field[2] = car->_distFromStartLine;
+    field[3] = car->_distRaced;
+    field[4] = car->_pos_X;
+    field[5] = car->_pos_Z;
+    field[6] = car->_pos_Y;
+    field[7] = car->pub.speed;
+    field[29] = car->_accelCmd;
+    field[30] = -commanded;  // TORCS counts to the left
+    field[31] = car->_brakeCmd;
+    // DiRT sends other things here: metres from the road's middle, its width, damage.
+    field[63] = car->_trkPos.toMiddle;
+    field[64] = car->_trkPos.seg ? car->_trkPos.seg->width : 0.0f;
+    field[65] = static_cast<float>(car->_dammage);
+    for (const sockaddr_in &receiver : receivers)
+        sendto(sender, field, sizeof field, 0, reinterpret_cast<const sockaddr *>(&receiver),
+               sizeof receiver);
+}
+
+void hold_to_limit(tCarElt *car) {
+    const float most = (limit_mps - car->_speed_x) * GAIN;
+    car->_accelCmd = fminf(car->_accelCmd, fmaxf(most, 0.0f));
+}
+
+// Drivers say what they want every 20 ms, physics runs every 2 ms: what is not ours is theirs.
+void push_steering(tCarElt *car, double now_s) {
+    if (car->_steerCmd != applied) commanded = car->_steerCmd;
+    applied = commanded;
+    if (pushes_s > 0.0f && now_s > push_ends_s) {
+        push_begins_s = now_s + std::exponential_distribution<double>(1.0 / pushes_s)(chance);
+        push_ends_s = push_begins_s + std::uniform_real_distribution<double>(0.2, 0.7)(chance);
+        push = std::normal_distribution<float>(0.0f, 0.3f)(chance);
+    }
+    if (pushes_s > 0.0f && now_s > push_begins_s)
+        applied = fmaxf(-1.0f, fminf(1.0f, commanded + push));
+    car->_steerCmd = applied;
+}
+
+void update(tSituation *situation, double step_s, int telemetry) {
+    const double now_s = situation->currentTime;
+    if (situation->raceInfo.ncars > 0) {
+        tCarElt *car = situation->cars[0];
+        if (limit_mps > 0.0f) hold_to_limit(car);
+        push_steering(car, now_s);
+        if (now_s < due_s - 1.0) due_s = push_ends_s = now_s;  // a race began anew
+        if (sender >= 0 && now_s >= due_s) {
+            send_packet(car, now_s);
+            due_s = now_s + PERIOD_S;
+        }
+    }
+    physics.update(situation, step_s, telemetry);
+}
+
+int init(int index, void *itf) {
+    const int result = physics_init(index, itf);
+    tSimItf *interface = static_cast<tSimItf *>(itf);
+    physics = *interface;
+    interface->update = update;
+    return result;
+}
+
+float number(const char *name) {
+    const char *text = getenv(name);
+    return text ? static_cast<float>(atof(text)) : 0.0f;
+}
+
+void read_receivers(const char *ports) {
+    sender = socket(AF_INET, SOCK_DGRAM, 0);
+    for (const char *port = ports; port; port = strchr(port, ',')) {
+        if (*port == ',') ++port;
+        sockaddr_in receiver = {};
+        receiver.sin_family = AF_INET;
+        receiver.sin_port = htons(static_cast<unsigned short>(atoi(port)));
+        receiver.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        receivers.push_back(receiver);
+    }
+}
+
+}  // namespace
+
+extern "C" int told(tModInfo *info) {
+    void *library = dlopen(getenv("TORCS_PHYSICS"), RTLD_NOW);
+    if (!library) return -1;
+    tfModInfo entry = reinterpret_cast<tfModInfo>(dlsym(library, "simuv2"));
+    if (!entry || entry(info) != 0) return -1;
+    physics_init = info->fctInit;
+    info->fctInit = init;
+    limit_mps = number("TORCS_SPEED_LIMIT");
+    pushes_s = number("TORCS_PUSHES");
+    if (sender < 0) read_receivers(getenv("TORCS_TELEMETRY_PORTS"));
+    return 0;
+}
