@@ -39,7 +39,7 @@ from charles.remote_messages import (
 )
 from charles.run import read_run
 from charles.sample import SampleSpec
-from charles.staging import Stager
+from charles.staging import Refusal, Stager
 from charles.timing import Quantiles
 
 IDLE_S = 0.05
@@ -183,6 +183,15 @@ class Desk:
             predict_ms=Quantiles.of(times_ms[:, 1]),
         )
 
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Parameters that may not drive."""
+        return self._stager.refusals
+
+    def note(self) -> str:
+        """What the backend has to say of the newest parameters; may be empty."""
+        return self._policy.note()
+
     def _take(self, player: bytes, message: Join | Instant) -> None:
         now_s = time.monotonic()
         if isinstance(message, Join):
@@ -255,13 +264,15 @@ class _Voice:
         self._desk, self._end, self._options = desk, end, options
         self._named = 0
         self._said_s, self._said_answered = time.monotonic(), 0
-        self._refusals = 0
+        self._refused = 0
+        self._step = -1
 
     def say(self) -> None:
         """After every piece of work; says something when there is something new."""
         if not self._options.console:
             return
         self._name_strangers()
+        self._tell_of_parameters()
         now_s = time.monotonic()
         if now_s - self._said_s < SAY_S:
             return
@@ -280,6 +291,16 @@ class _Voice:
                 f"{report.predict_ms.p99:.1f}",
                 flush=True,
             )
+
+    def _tell_of_parameters(self) -> None:
+        for refusal in self._desk.refusals[self._refused :]:
+            print(f"refused checkpoint {refusal.step}: {refusal.reason}", flush=True)
+        self._refused = len(self._desk.refusals)
+        if self._desk.step != self._step:
+            self._step = self._desk.step
+            note = self._desk.note()
+            if note:
+                print(f"checkpoint {self._step}: {note}", flush=True)
 
     def _name_strangers(self) -> None:
         strangers = [*self._end.strangers.items()][self._named : MOST_SHOWN]
