@@ -7,23 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from charles.options import CalibrateOptions, CollectOptions, PlayOptions, TownOptions
+from charles.options import (
+    CalibrateOptions,
+    CollectOptions,
+    PlayOptions,
+    ServeOptions,
+    TownOptions,
+)
 from charles.parsing import parse, parse_train
 
 ROOT = Path(__file__).resolve().parent.parent
-<<<<<<< HEAD
-PAGES = ("README.md", "docs/usage.md", "docs/gta.md", "docs/games.md", "docs/calibration.md")
-=======
 GUIDES = sorted(page.name for page in (ROOT / "docs").glob("*.md"))
 PAGES = ("README.md", *(f"docs/{name}" for name in GUIDES if name != "design.md"))
->>>>>>> main
 
 
 def commands_of(script):
     """Arguments of every mention of a script, in blocks and in running text."""
     text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
-    found = re.findall(rf"^bin/{script}(?: .*)?$|`bin/{script} [^`]*`", text, re.MULTILINE)
-    return sorted({line.strip("`") for line in found if "--help" not in line})
+    found = re.findall(rf"^ *bin/{script}(?: .*)?$|`bin/{script} [^`]*`", text, re.MULTILINE)
+    return sorted({line.strip(" `") for line in found if "--help" not in line})
 
 
 @pytest.mark.parametrize("command", commands_of("train"))
@@ -51,6 +53,11 @@ def test_what_the_documents_play_is_understood(command):
     words = shlex.split(command)
     if not words[-1].startswith("--"):  # which names an option, to be told about it
         parse(PlayOptions, words[1:], program="charles-play", text="")
+
+
+@pytest.mark.parametrize("command", commands_of("serve"))
+def test_what_the_documents_predict_for_is_understood(command):
+    parse(ServeOptions, shlex.split(command)[1:], program="charles-serve", text="")
 
 
 def texts_of(path):

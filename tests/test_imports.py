@@ -13,7 +13,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "charles"
 WITHOUT_JAX = ("charles", "charles.collector", "charles.data", "charles.io", "charles.town",
                "charles.connection", "charles.messages", "charles.server", "charles.cli",
                "charles.observer", "charles.parsing", "charles.presets", "charles.run",
-               "charles.ui.console", "charles.intake")  # fmt: skip
+               "charles.ui.console", "charles.intake", "charles.play", "charles.player",
+               "charles.remote", "charles.remote_messages")  # fmt: skip
 """Modules, and packages with all their modules, that workers import."""
 
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")

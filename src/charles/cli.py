@@ -16,6 +16,7 @@ from charles.options import (
     EvaluateOptions,
     ExportOptions,
     PlayOptions,
+    ServeOptions,
     TownOptions,
 )
 
@@ -39,6 +40,11 @@ def collect() -> None:
 def play() -> None:
     """``charles-play``: a player, driving with a network while it is learning."""
     run_command("charles-play", _play)
+
+
+def serve() -> None:
+    """``charles-serve``: predictions for players on machines without an accelerator."""
+    run_command("charles-serve", _serve)
 
 
 def town() -> None:
@@ -159,6 +165,19 @@ def _play(arguments: Sequence[str]) -> None:
     from charles.play import play
 
     play(options)
+
+
+def _serve(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = (
+        "Predict for players on other machines, which send what they see and get the controls "
+        "back, with the newest checkpoint of a run, also while it is being trained."
+    )
+    options = parse(ServeOptions, arguments, program="charles-serve", text=text)
+    from charles.serve import serve
+
+    serve(options)
 
 
 def _town(arguments: Sequence[str]) -> None:

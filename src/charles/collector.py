@@ -289,20 +289,12 @@ class Collector:
             return
         self._write(slot, paired, label, output)
         self.tally.samples += 1
-<<<<<<< HEAD
         self._holdback.capture(slot, paired.told_ns)
-=======
-        self._holdback.capture(slot, paired.captured_ns)
->>>>>>> main
         for unwanted in self.balancer.add(output, label, current, slot):
             self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
             self._holdback.complete(slots)
-<<<<<<< HEAD
         self._publish(paired.told_ns)
-=======
-        self._publish(paired.captured_ns)
->>>>>>> main
 
     def _publish(self, now_ns: int) -> None:
         """Hand over the finished sets that need not be held back any longer."""

@@ -8,6 +8,7 @@ from charles.config import ServerConfig
 from charles.errors import require
 from charles.game_config import FrameConfig, GameConfig, Weather
 from charles.pad_config import PadConfig
+from charles.remote_config import RemoteConfig
 from charles.town_config import TownConfig
 
 
@@ -28,7 +29,8 @@ class CollectOptions:
     """Go on, with a warning, where pictures are captured otherwise than the run's were."""
 
 
-BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16"]
+BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16", "openvino_int8"]
+"""What computes predictions on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,13 @@ class PlayOptions:
     pad: PadConfig = field(default_factory=PadConfig)
     checkpoint: Path | None = None
     """A run's directory, to drive with what it holds instead of looking for a server."""
-    backend: BackendName = "jax"
+    backend: BackendName | Literal["remote"] = "jax"
     """What computes the predictions: JAX, or ONNX Runtime or OpenVINO, which are faster with large
     backbones on a CPU; in bfloat16 OpenVINO is twice as fast where the processor has it, and
-    predictions differ in the third digit."""
+    predictions differ in the third digit. In int8, scaled by the run's own samples, they
+    may differ by 0.02 in the mean, else those parameters drive in float32. ``remote``: by the
+    charles-serve at --server.host."""
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
     seed: int = 100_000
     """World to drive in, for games that generate one."""
     weather: Weather | None = None
@@ -64,7 +69,37 @@ class PlayOptions:
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", "be 0 or more", self.seed)
         require(self.seconds >= 0, "seconds", "be 0 or more", self.seconds)
+        require(self.backend != "remote" or self.checkpoint is None, "checkpoint",
+                "be left out with --backend remote", str(self.checkpoint),
+                "The server is told what to serve.")  # fmt: skip
         _require_hour(self.time_of_day_h)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What ``charles-serve`` is told."""
+
+    checkpoint: Path
+    """A run's directory: what it holds is served, and whatever is trained there meanwhile."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Any other than loopback is encrypted, and only players whose keys are
+    on the run's list (``players.keys``) may connect; 0.0.0.0 is every network of this machine."""
+    port: int = 5556
+    """Port to listen on."""
+    allow: tuple[str, ...] = ()
+    """Public keys of players to put on the list, as they show them."""
+    encrypted: bool = False
+    """Encrypt on loopback, too: for a tunnel, or a container's port."""
+    backend: BackendName = "jax"
+    """What computes the predictions; see charles-play."""
+    seconds: float = 0.0
+    """Seconds after which to stop; 0 for no limit."""
+    console: bool = True
+    """Say who is served, and how fast, every ten seconds."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.port < 65536, "port", "lie in 1..65535", self.port)
+        require(self.seconds >= 0, "seconds", "be 0 or more", self.seconds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from charles.checkpoint import Checkpoints
 from charles.config import TrainConfig
-from charles.contract import contract_of_capture, from_data, read_contract, require_same
+from charles.contract import (
+    CaptureContract,
+    contract_of_capture,
+    from_data,
+    read_contract,
+    require_same,
+)
 from charles.errors import CheckpointError
 from charles.evaluate import find_run
 from charles.io.capture import capture_of
@@ -28,12 +33,11 @@ from charles.io.pads.pad import Pad
 from charles.link import Link
 from charles.options import PlayOptions
 from charles.outputs import control_of
-from charles.player import Player, PlayReport
-from charles.policy import Policy
+from charles.player import Player, PlayReport, Predictor, Source
 from charles.process import stop_on_signals
+from charles.remote import RemoteLink, RemotePolicy
 from charles.run import read_run
 from charles.spectators import Spectators
-from charles.staging import Stager
 from charles.timing import NS_PER_S
 from charles.ui.cadence import cadence_text
 from charles.ui.console import PlayConsole, PlayView
@@ -89,6 +93,8 @@ def play(
     def is_over() -> bool:
         return stop.is_set() or time.monotonic() >= ends_s
 
+    if options.backend == "remote":
+        return _play_remote(options, makers, is_over=is_over)
     if options.checkpoint is not None:
         run_dir, _ = find_run(options.checkpoint)
         run = Run(read_run(run_dir), run_dir)
@@ -101,20 +107,30 @@ def describe(report: PlayReport) -> str:
     tally = report.tally
     stages = ", ".join(f"{name} {ms.p50:.1f}/{ms.p99:.1f}" for name, ms in report.stages_ms.items())
     cameras = {"frames": report.frames, **report.cameras}
-    return "\n".join(
-        [
-            f"drove {tally.ticks} ticks with checkpoint {report.step}: {tally.swaps} swaps, "
-            f"{len(report.refusals)} refused, {len(report.rollbacks)} rolled back, "
-            f"{tally.unstucks} unstucks, {tally.collisions} collisions",
-            *(str(rollback) for rollback in report.rollbacks),
-            f"pad: {cadence_text(report.cadence)}; {report.missed} deadlines missed, "
-            f"{tally.lost} frames lost, {tally.not_finite} predictions not finite",
-            *(f"{name}: {cadence_text(cadence)}" for name, cadence in cameras.items()),
-            *([f"{report.unshown} pictures for spectators dropped"] if report.cameras else []),
-            f"capture to pad p50 {report.latency_ms.p50:.1f}, p99 {report.latency_ms.p99:.1f} ms; "
-            f"stages p50/p99 ms: {stages}",
-        ]
-    )
+    lines = [
+        f"drove {tally.ticks} ticks with checkpoint {report.step}: {tally.swaps} swaps, "
+        f"{len(report.refusals)} refused, {len(report.rollbacks)} rolled back, "
+        f"{tally.unstucks} unstucks, {tally.collisions} collisions",
+        *(str(rollback) for rollback in report.rollbacks),
+        f"pad: {cadence_text(report.cadence)}; {report.missed} deadlines missed, "
+        f"{tally.lost} frames lost, {tally.not_finite} predictions not finite",
+        *(f"{name}: {cadence_text(cadence)}" for name, cadence in cameras.items()),
+        *([f"{report.unshown} pictures for spectators dropped"] if report.cameras else []),
+        f"capture to pad p50 {report.latency_ms.p50:.1f}, p99 {report.latency_ms.p99:.1f} ms; "
+        f"stages p50/p99 ms: {stages}",
+    ]
+    if report.note:
+        lines.append(report.note)
+    if report.remote is not None:
+        remote = report.remote
+        parts = {"network": remote.network_ms, "queue": remote.queued_ms,
+                 "server's prediction": remote.predict_ms}  # fmt: skip
+        split = ", ".join(f"{name} {ms.p50:.1f}/{ms.p99:.1f}" for name, ms in parts.items())
+        lines.append(
+            f"{remote.answered} answers in time, {remote.unanswered} not ({remote.late} came "
+            f"late), {remote.lost} connections lost; p50/p99 ms: {split}"
+        )
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -162,13 +178,17 @@ def _play_run(
     link: Link | None,
 ) -> PlayReport | None:
     """Compile, wait for parameters, drive; until it is over or the server trains another run."""
+    # Both need JAX, which a player whose network is elsewhere does without.
+    from charles.policy import Policy
+    from charles.staging import Stager
+
+    assert options.backend != "remote"
     policy = Policy(run.config, backend=options.backend)
     policy.warm_up()
 
     def is_left() -> bool:
         return is_over() or (link is not None and _run_of(link) != run)
 
-    scene = Scene(weather=options.weather, time_of_day_h=options.time_of_day_h, seed=options.seed)
     with (
         closing(PlayConsole(is_enabled=options.console)) as console,
         Stager(policy, run.directory / "checkpoints") as stager,
@@ -181,44 +201,89 @@ def _play_run(
                 return None
             view.show_waiting()
             time.sleep(WAIT_S)
-        with (
-            closing(makers[0](run.config, options.seed)) as game,
-            closing(_make_pad(run, options, makers[1], game, stager.newest.step)) as pad,
-            undisturbed(),
-        ):
-            player = _make_player(game, pad, policy, stager, options)
-            player.begin(scene)
-            while not is_left():
-                player.tick()
-                view.show(player)
-            report = player.report()
+        expected = _captured(run, stager.newest.step)
+        report = _drive(options, makers, policy, stager, expected, view=view, is_left=is_left)
+    report = replace(report, note=policy.note())
     if options.console:  # the pad is closed by now, which makes it neutral, on every way out
         print(describe(report))
     return report
 
 
-def _make_pad(run: Run, options: PlayOptions, make_pad: PadMaker, game: Game, step: int) -> Pad:
-    """The pad, once it is sure that the game is captured as what drives has learned it.
+def _captured(run: Run, step: int) -> CaptureContract | None:
+    """How the pictures were captured that a checkpoint has learned from; ``None`` if unknown."""
+    from charles.checkpoint import Checkpoints  # needs JAX
+
+    checkpoints = Checkpoints(run.directory / "checkpoints")
+    kept = checkpoints.contract(step).get("capture")
+    return from_data(kept, str(checkpoints.directory)) or read_contract(run.directory)
+
+
+def _drive(
+    options: PlayOptions,
+    makers: tuple[GameMaker, PadMaker],
+    policy: Predictor,
+    stager: Source,
+    expected: CaptureContract | None,
+    *,
+    view: "_Viewer",
+    is_left: Callable[[], bool],
+) -> PlayReport:
+    """Drive with what is ready to, until it is left; touches no pad of another contract."""
+    scene = Scene(weather=options.weather, time_of_day_h=options.time_of_day_h, seed=options.seed)
+    with closing(makers[0](policy.config, options.seed)) as game:
+        _require_captured(expected, policy.config, game, options)
+        with closing(makers[1](game)) as pad, undisturbed():
+            player = _make_player(game, pad, policy, stager, options)
+            player.begin(scene)
+            while not is_left():
+                player.tick()
+                view.show(player)
+            return player.report()
+
+
+def _require_captured(
+    expected: CaptureContract | None, config: TrainConfig, game: Game, options: PlayOptions
+) -> None:
+    """Be sure that the game is captured as what drives has learned it.
 
     Raises:
         ContractError: It is captured otherwise, and that is not accepted.
     """
-    checkpoints = Checkpoints(run.directory / "checkpoints")
-    kept = checkpoints.contract(step).get("capture")
-    expected = from_data(kept, str(checkpoints.directory)) or read_contract(run.directory)
     if expected is None:
         print("note: this run has no capture contract to compare with", file=sys.stderr)
-    else:
-        info = capture_of(game)
-        ours = contract_of_capture(run.config, info, pad=zones_of(options.pad))
-        require_same(expected, ours, who="this player", is_accepted=options.accept_contract)
-        if options.console:
-            print(f"driving under capture contract {expected.fingerprint}")
-    return make_pad(game)
+        return
+    ours = contract_of_capture(config, capture_of(game), pad=zones_of(options.pad))
+    require_same(expected, ours, who="this player", is_accepted=options.accept_contract)
+    if options.console:
+        print(f"driving under capture contract {expected.fingerprint}")
+
+
+def _play_remote(
+    options: PlayOptions, makers: tuple[GameMaker, PadMaker], *, is_over: Callable[[], bool]
+) -> PlayReport | None:
+    """Drive with a network on a server, whatever it serves; the last report."""
+    report = None
+    with closing(RemoteLink(options.server, options.remote)) as link:
+        while (joined := link.join(is_over)) is not None:
+            policy = RemotePolicy(link, joined)
+            expected = from_data(joined.capture, link.where)
+
+            def is_left(policy: RemotePolicy = policy) -> bool:
+                return is_over() or policy.is_moved
+
+            with closing(PlayConsole(is_enabled=options.console)) as console:
+                view = _Viewer(console, None, policy)
+                report = _drive(
+                    options, makers, policy, policy, expected, view=view, is_left=is_left
+                )
+            report = replace(report, remote=policy.report())
+            if options.console:
+                print(describe(report))
+    return report
 
 
 def _make_player(
-    game: Game, pad: Pad, policy: Policy, stager: Stager, options: PlayOptions
+    game: Game, pad: Pad, policy: Predictor, stager: Source, options: PlayOptions
 ) -> Player:
     """The player, with the spectators that the options ask for."""
     rate_hz = policy.config.play.rate_hz
@@ -229,7 +294,7 @@ def _make_player(
 class _Viewer:
     """Tells the console and the server how the driving goes, without holding it up."""
 
-    def __init__(self, console: PlayConsole, link: Link | None, stager: Stager) -> None:
+    def __init__(self, console: PlayConsole, link: Link | None, stager: Source) -> None:
         self._console, self._link, self._stager = console, link, stager
         self._told_s = time.monotonic()
         self._told_ticks = self._told_passed = self._told_frames = 0

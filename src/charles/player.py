@@ -9,19 +9,23 @@ finite prediction, while a stuck car is put elsewhere, and on every way out.
 
 import time
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from charles.alignment import Delay
+from charles.config import TrainConfig
+from charles.controls import ControlFilter
 from charles.io.game import Game, Scene, Telemetry
 from charles.io.pads.pad import Pad, SpeedAware
-from charles.observer import Observer
-from charles.policy import ControlFilter, Policy
+from charles.observer import Inputs, Observer
 from charles.relocation import Relocation
+from charles.remote import RemoteReport
 from charles.rollback import Rollback, RolledBack
+from charles.sample import SampleSpec
 from charles.spectators import Spectators
 from charles.stage_log import StageLog
-from charles.staging import Refusal, Staged, Stager
+from charles.staging import Refusal, Staged
 from charles.timing import NS_PER_S, Cadence, CadenceReport, JitterBuffer, Quantiles, RateKeeper
 from charles.unstuck import Unstuck
 
@@ -43,6 +47,8 @@ class Tally:
     """Instants too old to drive by."""
     not_finite: int = 0
     """Predictions that were no numbers."""
+    unanswered: int = 0
+    """Instants that a server did not predict for in time; what was predicted before held."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,53 @@ class PlayReport:
     unshown: int = 0
     """Pictures for spectators that there was no time for."""
     compilations: int = 0
+    remote: RemoteReport | None = None
+    """How a server answered, if one predicted."""
+    note: str = ""
+    """What the backend has to say of the parameters."""
+
+
+class Predictor(Protocol):
+    """What predicts for a player: :class:`charles.policy.Policy`, or one on a server."""
+
+    variables: Any
+    """What predictions use."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """The run's settings."""
+        ...
+
+    @property
+    def spec(self) -> SampleSpec:
+        """The shape of what it is shown."""
+        ...
+
+    def predict(self, inputs: Inputs) -> dict[str, float] | None:
+        """Decoded value of every output for one instant; ``None`` if that took too long. Blocks."""
+        ...
+
+    def num_compilations(self) -> int:
+        """How many times the prediction was compiled."""
+        ...
+
+
+class Source(Protocol):
+    """Where a player finds new parameters: :class:`charles.staging.Stager`, or a server's step."""
+
+    @property
+    def newest(self) -> Staged | None:
+        """The newest parameters that passed."""
+        ...
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Those that did not."""
+        ...
+
+    def see(self, inputs: Inputs) -> None:
+        """Remember an instant for shadow predictions; never blocks."""
+        ...
 
 
 class Player:
@@ -85,8 +138,8 @@ class Player:
         self,
         game: Game,
         pad: Pad,
-        policy: Policy,
-        stager: Stager,
+        policy: Predictor,
+        stager: Source,
         *,
         spectators: Spectators | None = None,
     ) -> None:
@@ -100,6 +153,8 @@ class Player:
         self.frames = Cadence(play.rate_hz)
         """Of the game's instants."""
         self.step = -1
+        self._predicted_ns = 0
+        """Capture time of the instant that the controls follow from."""
         self.predictions: dict[str, float] = {}
         self.controls = np.zeros(len(policy.spec.controls), np.float32)
         self.policy = policy
@@ -139,9 +194,9 @@ class Player:
         telemetry, captured_ns = self._see_and_predict()
         self._jitter.wait(self.keeper.deadline_ns)
         self.log.mark()
-        self._act(captured_ns)
+        self._act()
         self.log.mark()
-        self.log.end(captured_ns)
+        self.log.end(self._predicted_ns or captured_ns)
         self.cadence.add(time.monotonic_ns())
         self.frames.add(captured_ns)
         self._after(telemetry)
@@ -159,17 +214,21 @@ class Player:
         self._shown = told or telemetry
         inputs = self._observer.observe(self._shown)
         log.mark()
-        self.predictions = self.policy.predict(inputs)
+        predictions = self.policy.predict(inputs)
         log.mark()
-        self.controls = self._filter.apply(self.predictions)
+        if predictions is None:  # what was predicted before holds, until it is too old
+            self.tally.unanswered += 1
+        else:
+            self.predictions, self._predicted_ns = predictions, captured_ns
+            self.controls = self._filter.apply(predictions)
         if isinstance(self._pad, SpeedAware):
             self._pad.at_speed(telemetry.speed_mps)
         log.mark()
         return telemetry, captured_ns
 
-    def _act(self, captured_ns: int) -> None:
+    def _act(self) -> None:
         """Put the controls on the pad, or let go of it where they cannot be trusted."""
-        is_lost = time.monotonic_ns() - captured_ns > LOST_S * NS_PER_S
+        is_lost = time.monotonic_ns() - self._predicted_ns > LOST_S * NS_PER_S
         is_finite = bool(np.isfinite(self.controls).all())
         self.tally.lost += is_lost
         self.tally.not_finite += not is_finite
@@ -242,6 +301,7 @@ class Player:
 
     def _restart(self) -> None:
         """A wanted pause begins or is over: forget what was before it."""
+        self._predicted_ns = 0
         self._observer.restart()
         self._delay.clear()
         self._filter.restart()
