@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from charles.config import TrainConfig
+from charles.controls import ControlFilter
 from charles.io.game import Telemetry
 from charles.observer import Observer
 from charles.routes import Driver, Npc, Straight, telemetry_of
@@ -43,8 +44,6 @@ class Clone:
     """
 
     def __init__(self, policy: "Policy", variables: Any) -> None:
-        from charles.policy import ControlFilter
-
         self._policy = policy
         self._variables = variables
         self._observer = Observer(policy.spec)
