@@ -11,12 +11,8 @@ from charles.options import CalibrateOptions, CollectOptions, PlayOptions, TownO
 from charles.parsing import parse, parse_train
 
 ROOT = Path(__file__).resolve().parent.parent
-<<<<<<< HEAD
-PAGES = ("README.md", "docs/usage.md", "docs/gta.md", "docs/games.md", "docs/calibration.md")
-=======
 GUIDES = sorted(page.name for page in (ROOT / "docs").glob("*.md"))
 PAGES = ("README.md", *(f"docs/{name}" for name in GUIDES if name != "design.md"))
->>>>>>> main
 
 
 def commands_of(script):
