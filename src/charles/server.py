@@ -235,8 +235,8 @@ class Server:
                 self.contract, captures.contract, who=who, is_accepted=captures.is_accepted
             )
         except CharlesError as refusal:
-            self._socket.send(address, Refused(session=captures.session, reason=str(refusal)))
             self._drop(address)
+            self._socket.send(address, Refused(session=captures.session, reason=str(refusal)))
             return
         self._socket.send(address, Agreed(session=captures.session, contract=self.contract))
 
