@@ -123,6 +123,33 @@ def test_being_stuck_teleports_the_car_and_restarts_the_history(run, policy):
     assert not player._observer.inputs["history"].any()
 
 
+def test_what_is_told_waits_for_the_frames_that_show_it(run, policy):
+    """As it did for the samples that were learned from; here three instants."""
+    speeds = []
+
+    class Watched(TownGame):
+        def tick(self):
+            telemetry = super().tick()
+            speeds.append(telemetry.speed_mps)
+            return telemetry
+
+    game = Watched(run.config.game, height=36, width=64, seed=0)
+    make_player(run, policy, game)
+    collect = replace(run.config.collect, latency_offset_ms=100.0)
+    policy.config = replace(run.config, collect=collect)
+    stager = Stager(policy, run.checkpoint_dir)
+    stager.newest = Staged(1, policy.variables)
+    player = Player(game, RecordingPad(), policy, stager)
+    player.begin(SCENE)
+    game.set_npc(True)  # whose car moves
+    seen = []
+    for _ in range(12):
+        player.tick()
+        seen.append(float(player._observer.inputs["speed"][0]))
+    assert seen[5:] == pytest.approx(speeds[-10:-3])
+    assert seen[-1] != pytest.approx(speeds[-1])
+
+
 def test_a_prediction_that_is_no_number_lets_go_of_the_pad(run, policy):
     player, stager, pad = make_player(run, policy)
     player.begin(SCENE)
