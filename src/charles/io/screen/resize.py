@@ -11,7 +11,7 @@ import numpy as np
 from charles.errors import CaptureError
 from charles.io.screen.area import AreaMeans
 
-RESIZER = "area-1"
+RESIZER = "area-2"
 """Name and version of what is done here; another version wherever pixels come out otherwise."""
 
 
