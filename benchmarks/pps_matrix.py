@@ -19,7 +19,7 @@ import psutil
 from benchmarks.harness import Row, free_port
 from benchmarks.pps_drive import Ending, drive, write_checkpoints
 
-from charles.collector import collect
+from charles.collect import collect
 from charles.config import CheckpointConfig, DataConfig, ServerConfig, TrainConfig
 from charles.models import MODELS, ModelSpec
 from charles.options import BackendName

@@ -10,7 +10,7 @@ from tests.ports import free_port
 from tests.tiny_run import TinyRun, make_config
 
 from charles import presets
-from charles.collector import collect
+from charles.collect import collect
 from charles.config import GameConfig, ServerConfig, TrainConfig
 from charles.connection import Connection
 from charles.contract import (

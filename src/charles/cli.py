@@ -142,7 +142,7 @@ def _collect(arguments: Sequence[str]) -> None:
         "for the trainer, and survives its restarts."
     )
     options = parse(CollectOptions, arguments, program="charles-collect", text=text)
-    from charles.collector import collect
+    from charles.collect import collect
 
     collect(
         options.server,

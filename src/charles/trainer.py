@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from charles.checkpoint import Checkpoints
-from charles.collector import collect
+from charles.collect import collect
 from charles.config import TrainConfig
 from charles.contract import (
     CaptureContract,

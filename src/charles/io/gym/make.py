@@ -81,7 +81,7 @@ def _make_expert(options: GymnasiumConfig, *, is_known: bool) -> Expert | None:
         f"game.gymnasium.expert must say whom to learn {options.env} from, got 'auto', which "
         "has an expert for CarRacing only. Show it yourself: --game.gymnasium.expert human "
         "--game.gymnasium.human.kind evdev; or write an expert (charles.io.gym.roles.Expert) and "
-        "pass a GymnasiumGame with it to charles.collector.collect(make_game=...)."
+        "pass a GymnasiumGame with it to charles.collect.collect(make_game=...)."
     )
 
 
