@@ -35,7 +35,7 @@ BACKENDS: tuple[BackendName, ...] = ("jax", "onnx", "openvino", "openvino_bfloat
 REGNETX = "benchmark_regnetx_400mf"
 """No documented model has this backbone; here it is wired as the others are."""
 
-MODELS.setdefault(REGNETX, ModelSpec(backbone="regnetx_400mf", common=(512,), heads=(256,)))
+MODELS.setdefault(REGNETX, ModelSpec(backbone="regnetx_004", common=(512,), heads=(256,)))
 
 BACKBONES = {
     "compact": "compact",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from charles import presets
-from charles.collect_config import DaggerConfig
+from charles.collect_config import DaggerConfig, PerturbConfig
 from charles.collector import Collector
 from charles.data.exchange import Exchange
 from charles.data.pixels import to_pixels
@@ -16,11 +16,13 @@ from charles.data.pool import Lane, PoolSpec
 from charles.data.shm import unique_name
 from charles.errors import ConfigError
 from charles.intake import sample_spec
+from charles.io.game import Scene
 from charles.io.town import TownGame
 from charles.messages import Demand
 from charles.outputs import Bins, OutputConfig
 from charles.play_config import UnstuckConfig
 from charles.sample import SampleFlag, is_held_out
+from charles.town_config import TownConfig
 from charles.ui.collect_report import describe
 
 
@@ -112,6 +114,47 @@ def test_whoever_plots_hears_of_every_sample_that_is_published_and_of_no_other(
     labels = [town.told[int(exchange.pool.headers[slot]["frame_index"])].label for slot in slots]
     np.testing.assert_array_equal(np.concatenate(heard), labels)
     assert collector.tally.samples >= len(slots)
+
+
+@pytest.mark.parametrize(("frames", "told"), [(3, 0), (0, 2)])
+def test_late_frames_and_late_controls_are_paired_with_those_of_their_own_instant(
+    config, exchange, lane, frames, told
+):
+    """What a town with a known delay shows and tells belongs together, as its seed proves."""
+    late = replace(config.game, town=TownConfig(frame_delay=frames, telemetry_delay=told))
+    offset_ms = (frames - told) * 1000 / 30
+    offset = replace(
+        config.collect, latency_offset_ms=offset_ms, perturb=PerturbConfig(every_s=0.0)
+    )
+    config = replace(config, game=late, collect=offset)
+    with (
+        closing(TownGame(late, height=36, width=64, seed=5)) as game,
+        closing(TownGame(replace(late, town=TownConfig()), height=36, width=64, seed=5)) as truth,
+    ):
+        collector = make_collector(config, lane, game)
+        slots = collect(collector, exchange, 240)
+        scene = Scene(seed=game.world.config.seed)
+        assert collector.tally.scenes == 1
+        truth.reset(scene)
+        seen, told_at, frame = {}, {}, np.zeros((36, 64, 3), np.uint8)
+        for _ in range(240):
+            telemetry = truth.tick()
+            told_at[telemetry.captured_ns] = telemetry
+            truth.grab(frame)
+            pixels = np.zeros(lane.spec.pool.sample.frame_shape, np.uint8)
+            to_pixels(frame, lane.spec.pool.sample, pixels)
+            seen[telemetry.captured_ns] = pixels
+    assert len(slots) > 20
+    assert collector.tally.collisions == 0
+    for slot in slots:
+        header = exchange.pool.headers[slot]
+        # The frame was captured then, and shows the world of so many instants before.
+        of_ns = int(header["captured_ns"]) - frames * 33_333_333
+        np.testing.assert_array_equal(header["label"], told_at[of_ns].label)
+        np.testing.assert_array_equal(exchange.pool.pixels[slot], seen[of_ns])
+        first_ns = min(told_at)  # at the start nothing older is there to be told
+        read_ns = of_ns if frames else max(of_ns - told * 33_333_333, first_ns)
+        assert header["speed_mps"] == np.float32(told_at[read_ns].speed_mps)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3", "v4"])
@@ -411,3 +454,27 @@ def test_the_report_says_what_was_kept_by_bin_and_how_evenly_instants_came(
     assert "no label" not in text
     told = describe(replace(collector.report(), unlabelled={"stale": 3, "idle": 0}))
     assert "no label: stale 3\n" in told
+
+
+class Crashing(Watched):
+    """A watched game that says at every hundredth instant that the car crashed."""
+
+    def tick(self):
+        super().tick()
+        number = len(self.told)
+        self.told[number] = replace(self.last, is_collision=number % 100 == 0)
+        return self.told[number]
+
+
+def test_samples_of_the_seconds_before_the_expert_crashed_are_not_published(
+    config, exchange, lane, town
+):
+    perturb = replace(config.collect.perturb, every_s=0.0)
+    changed = replace(config.collect, drop_before_crash_s=1.0, perturb=perturb, scene_s=600.0)
+    collector = make_collector(replace(config, collect=changed), lane, Crashing(town._game))
+    slots = collect(collector, exchange, 800)
+    numbers = np.array([int(exchange.pool.headers[slot]["frame_index"]) for slot in slots])
+    assert len(numbers) > 50
+    assert (100 - numbers % 100 > 29).all()
+    assert collector.tally.dropped > 5
+    assert collector.tally.collisions == 8

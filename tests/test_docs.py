@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from charles.options import CollectOptions, PlayOptions, ServeOptions, TownOptions
+from charles.options import (
+    CalibrateOptions,
+    CollectOptions,
+    PlayOptions,
+    ServeOptions,
+    TownOptions,
+)
 from charles.parsing import parse, parse_train
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/usage.md", "docs/gta.md", "docs/remote.md")
+GUIDES = sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+PAGES = ("README.md", *(f"docs/{name}" for name in GUIDES if name != "design.md"))
 
 
 def commands_of(script):
@@ -36,9 +43,16 @@ def test_what_the_documents_serve_is_understood(command):
     parse(TownOptions, shlex.split(command)[1:], program="charles-town", text="")
 
 
+@pytest.mark.parametrize("command", commands_of("calibrate"))
+def test_what_the_documents_calibrate_is_understood(command):
+    parse(CalibrateOptions, shlex.split(command)[1:], program="charles-calibrate", text="")
+
+
 @pytest.mark.parametrize("command", commands_of("play"))
 def test_what_the_documents_play_is_understood(command):
-    parse(PlayOptions, shlex.split(command)[1:], program="charles-play", text="")
+    words = shlex.split(command)
+    if not words[-1].startswith("--"):  # which names an option, to be told about it
+        parse(PlayOptions, words[1:], program="charles-play", text="")
 
 
 @pytest.mark.parametrize("command", commands_of("serve"))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from charles.errors import CharlesError, WorkerError
 from charles.options import (
+    CalibrateOptions,
     CollectOptions,
     EvaluateOptions,
     ExportOptions,
@@ -61,6 +62,11 @@ def export() -> None:
     run_command("charles-export", _export)
 
 
+def calibrate() -> None:
+    """``charles-calibrate``: how a game answers a pad, and how late it shows it."""
+    run_command("charles-calibrate", _calibrate)
+
+
 def run_command(program: str, command: Callable[[Sequence[str]], None]) -> None:
     """Run ``command`` on this process's arguments, and end the process if it fails.
 
@@ -108,6 +114,7 @@ def _train(arguments: Sequence[str]) -> None:
         player=options.player,
         console=options.console,
         resume=options.resume,
+        accept_contract=options.accept_contract,
     )
     if options.report:
         from charles.report import write_report
@@ -142,6 +149,8 @@ def _collect(arguments: Sequence[str]) -> None:
         has_console=options.console,
         plot=options.plot,
         restart_command=options.restart_command,
+        accept_contract=options.accept_contract,
+        calibration=options.calibration,
     )
 
 
@@ -194,13 +203,26 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from charles.parsing import parse
 
     text = (
-        "Let a checkpoint drive through towns it never saw, against its teacher, driving straight "
-        "ahead and an untrained network."
+        "Let a checkpoint drive through worlds it never saw (of Town, CarRacing or MetaDrive), "
+        "against its teacher, driving straight ahead and an untrained network."
     )
     options = parse(EvaluateOptions, arguments, program="charles-evaluate", text=text)
     from charles.evaluate import evaluate
 
     evaluate(options)
+
+
+def _calibrate(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = (
+        "Measure how a game answers a pad's axes, or how late its pictures are, by driving it. "
+        "Start where the road is straight and empty."
+    )
+    options = parse(CalibrateOptions, arguments, program="charles-calibrate", text=text)
+    from charles.calibrate import calibrate, describe
+
+    print(describe(calibrate(options), options.out))
 
 
 def _export(arguments: Sequence[str]) -> None:

@@ -18,12 +18,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from charles.alignment import Alignment, Paired
 from charles.config import ServerConfig, TrainConfig
 from charles.connection import Connection
+from charles.contract import contract_of_capture
 from charles.data.balancing import make_balancer
 from charles.data.pool import Lane
 from charles.errors import ConfigError, WireError
+from charles.holdback import Holdback
 from charles.io.abilities import Accounting
+from charles.io.calibration import with_calibration
+from charles.io.capture import capture_of
 from charles.io.game import WEATHERS, Game, Scene, Telemetry
 from charles.io.games import make_game as make_known_game
 from charles.messages import Checkpoint, Demand, Welcome
@@ -69,6 +74,8 @@ class Tally:
     scenes: int = 0
     unstucks: int = 0
     collisions: int = 0
+    dropped: int = 0
+    """Samples of the time before the expert crashed."""
 
 
 class Collector:
@@ -120,11 +127,15 @@ class Collector:
         self._unstuck = Unstuck(collect.unstuck, collect.rate_hz)
         self._relocation = Relocation(game, collect.unstuck.fade_s, collect.rate_hz)
         self._torn = 0
+        self._holdback = Holdback(collect.drop_before_crash_s)
         self.takes_pupil = game.is_advising and collect.dagger.share > 0.0
         """Whether the network may drive: its expert must advise whoever drives."""
         self.pupil: Pupil | None = None
+        self._alignment = Alignment(collect.latency_offset_ms)
+        if self._alignment.needs_every_frame:
+            self.takes_pupil = False  # it would be shown pictures that are older than the game
         self._observer = Observer(spec)
-        self._has_frame = False
+        self._has_frame = self._is_pupil_driving = False
         self._scene_ticks = round(collect.scene_s * collect.rate_hz)
         self._ticks_left = 0
         self._episode = 0
@@ -159,15 +170,20 @@ class Collector:
             self._put_elsewhere(telemetry)
             return
         self._has_frame = False
-        if self._observer.needs_every_frame:
+        if self._observer.needs_every_frame or self._alignment.needs_every_frame:
             self._see()
         flag = self._take_turns()
-        if telemetry.label is None or not np.isfinite(telemetry.label).all():
+        self._is_pupil_driving = flag == SampleFlag.ON_POLICY
+        paired = self._alignment.add(telemetry, flag, self._observer.frame)
+        if paired is not None and paired.frame is not None:
+            np.copyto(self._observer.frame, paired.frame)
+        if paired is None or paired.label is None or not np.isfinite(paired.label).all():
             self.tally.unlabelled += 1
         else:
-            self._consider(telemetry, telemetry.label, flag)
-        self._drive(telemetry, flag)
-        self._observer.remember(telemetry)
+            self._consider(paired, paired.label)
+        self._drive(telemetry, flag, paired.telemetry if paired is not None else telemetry)
+        if paired is not None:
+            self._observer.remember(paired.telemetry)
 
     def _change_scene(self) -> None:
         seed = self._choose_world()
@@ -199,6 +215,8 @@ class Collector:
     def _put_elsewhere(self, telemetry: Telemetry) -> None:
         self.tally.collisions += telemetry.is_collision
         self.tally.unstucks += not telemetry.is_collision
+        if telemetry.is_collision and self._is_npc_driving:
+            self._holdback.crash(telemetry.captured_ns)
         self._relocation.begin()
         self._begin_episode()
 
@@ -223,6 +241,7 @@ class Collector:
     def _begin_episode(self) -> None:
         self._episode += 1
         self._observer.restart()
+        self._alignment.clear()
         self._perturber.reset()
         if self.pupil is not None:
             self.pupil.reset()
@@ -239,8 +258,11 @@ class Collector:
         self._perturber.step()
         return self._perturber.flag
 
-    def _drive(self, telemetry: Telemetry, flag: SampleFlag) -> None:
-        """Let the expert drive, or take the wheel from it for a push or for the pupil."""
+    def _drive(self, telemetry: Telemetry, flag: SampleFlag, shown: Telemetry) -> None:
+        """Let the expert drive, or take the wheel from it for a push or for the pupil.
+
+        The pupil is told what belongs to the frame that it sees, as a player is: ``shown``.
+        """
         is_expert = flag not in (SampleFlag.PERTURBED, SampleFlag.ON_POLICY)
         if is_expert != self._is_npc_driving:
             self._let_npc_drive(is_expert)
@@ -249,13 +271,13 @@ class Collector:
             self._game.act(self._perturber.apply(telemetry.label))
         elif self.pupil is not None and self.pupil.is_due:
             self._see()
-            self._game.act(self.pupil.act(self._observer, telemetry))
+            self._game.act(self.pupil.act(self._observer, shown))
 
     def _let_npc_drive(self, is_driving: bool) -> None:
         self._game.set_npc(is_driving)
         self._is_npc_driving = is_driving
 
-    def _consider(self, telemetry: Telemetry, label: np.ndarray, flag: SampleFlag) -> None:
+    def _consider(self, paired: Paired, label: np.ndarray) -> None:
         """Capture the sample if an output's set wants it, and publish the sets it completes."""
         current = self._observer.current
         output = self.balancer.wants(label, current)
@@ -265,14 +287,25 @@ class Collector:
         if slot is None:
             self.tally.starved += 1
             return
-        self._write(slot, telemetry, label, output, flag)
+        self._write(slot, paired, label, output)
         self.tally.samples += 1
+        self._holdback.capture(slot, paired.told_ns)
         for unwanted in self.balancer.add(output, label, current, slot):
             self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
-            if self._on_kept is not None:
+            self._holdback.complete(slots)
+        self._publish(paired.told_ns)
+
+    def _publish(self, now_ns: int) -> None:
+        """Hand over the finished sets that need not be held back any longer."""
+        for slots, spoilt in self._holdback.due(now_ns):
+            for slot in spoilt:
+                self._lane.give_back(slot)
+            self.tally.dropped += len(spoilt)
+            if self._on_kept is not None and slots:
                 self._on_kept(self._lane.pool.headers["label"][slots])
-            self._lane.publish(slots)
+            if slots:
+                self._lane.publish(slots)
 
     def _claim(self) -> int | None:
         """A free slot. A stepped game can wait a moment for one; a real-time game loses it."""
@@ -293,19 +326,19 @@ class Collector:
     def _write(
         self,
         slot: int,
-        telemetry: Telemetry,
+        paired: Paired,
         label: np.ndarray,
         output: int,
-        flag: SampleFlag,
     ) -> None:
+        telemetry, flag = paired.telemetry, paired.flag
         with self._lane.writing(slot) as (header, pixels):
             is_plain = self._spec.pixel_format == "rgb" and self._spec.num_frames == 1
-            if is_plain and flag != SampleFlag.ON_POLICY:
+            if is_plain and not self._is_pupil_driving and paired.frame is None:
                 self._game.grab(pixels)
             else:
                 self._see()
                 self._observer.write_pixels(pixels)
-            header["captured_ns"] = telemetry.captured_ns
+            header["captured_ns"] = paired.captured_ns
             header["applied_ns"] = time.monotonic_ns()
             header["episode"] = (self._id << 32) | self._episode
             header["frame_index"] = self.tally.instants
@@ -329,6 +362,8 @@ def collect(
     has_console: bool = True,
     plot: Path | None = None,
     restart_command: str = "",
+    accept_contract: bool = False,
+    calibration: Path | None = None,
 ) -> None:
     """Collect for the server until told to stop. Blocks; survives restarts of the server.
 
@@ -341,6 +376,8 @@ def collect(
         plot: A PNG of how balanced the samples are that were kept from the server's run; none by
             default.
         restart_command: Command line that restarts the game, if it is one that needs it.
+        calibration: File whose dead zones a person's pad is read with.
+        accept_contract: Whether this game may be captured otherwise than the run's was.
 
     Raises:
         CharlesError: The game cannot be started, the server refused this collector, or the plot
@@ -357,8 +394,9 @@ def collect(
             welcome = connection.wait_welcome(stop=stop)
             if welcome is not None:
                 _collect_session(
-                    connection, welcome, maker, stop, has_console=has_console, plot=plot
-                )
+                    connection, welcome, maker, stop, has_console=has_console, plot=plot,
+                    accept_contract=accept_contract, calibration=calibration,
+                )  # fmt: skip
 
 
 def _collect_session(
@@ -369,17 +407,25 @@ def _collect_session(
     *,
     has_console: bool,
     plot: Path | None,
+    accept_contract: bool,
+    calibration: Path | None,
 ) -> None:
     """Collect until the server is lost or ``stop`` is set."""
     if welcome.lane is None:
         raise WireError("The server sent a collector no lane into the frame pool. Restart it.")
-    config = welcome.config
+    config = with_calibration(welcome.config, calibration)
     seeds = np.random.SeedSequence(welcome.seed).generate_state(3)
     game_seed, collector_seed, pupil_seed = (int(seed) for seed in seeds)
     with ExitStack() as stack:
         console = stack.enter_context(closing(CollectConsole(is_enabled=has_console)))
         lane = stack.enter_context(closing(Lane(welcome.lane)))
         game = stack.enter_context(closing(make_game(config, game_seed)))
+        contract = contract_of_capture(config, capture_of(game))
+        agreed = connection.agree(contract, is_accepted=accept_contract, stop=stop)
+        if agreed is None:
+            return
+        if has_console:
+            print(f"collecting under capture contract {agreed.fingerprint}")
         kept = plot and stack.enter_context(closing(KeptPlot(plot, game.controls)))
         collector = Collector(
             game, config, lane, collector_id=welcome.peer_id, seed=collector_seed, stop=stop,

@@ -6,9 +6,10 @@ from typing import Literal
 
 from charles.config import ServerConfig
 from charles.errors import require
-from charles.game_config import Weather
+from charles.game_config import FrameConfig, GameConfig, Weather
 from charles.pad_config import PadConfig
 from charles.remote_config import RemoteConfig
+from charles.town_config import TownConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,10 @@ class CollectOptions:
     """A PNG of how balanced the samples are that were kept, written every minute and at the end."""
     restart_command: str = ""
     """Command line that restarts a game that has died, run without a shell (GTA V)."""
+    calibration: Path | None = None
+    """File of charles-calibrate: its dead zones read a person's pad, in place of the run's."""
+    accept_contract: bool = False
+    """Go on, with a warning, where pictures are captured otherwise than the run's were."""
 
 
 BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16", "openvino_int8"]
@@ -58,6 +63,8 @@ class PlayOptions:
     """Show predictions and rates."""
     restart_command: str = ""
     """Command line that restarts a game that has died, run without a shell (GTA V)."""
+    accept_contract: bool = False
+    """Go on, with a warning, where pictures are captured otherwise than those learned from."""
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", "be 0 or more", self.seed)
@@ -102,9 +109,9 @@ class EvaluateOptions:
     checkpoint: Path
     """A run's directory, or the checkpoints in it."""
     routes: int = 20
-    """Routes to drive, each in a town of its own."""
+    """Routes to drive, each in a town, track or map of its own."""
     first_seed: int = 100_000
-    """Town of the first route; the others follow. None may be one that was trained on."""
+    """World of the first route; the others follow. None may be one that was trained on."""
     workers: int = 2
     """Processes that share the work."""
     json: Path | None = None
@@ -135,6 +142,48 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """What ``charles-calibrate`` is told."""
+
+    mode: Literal["axes", "latency"] = "axes"
+    """``axes``: dead zone, limit and curve of pedals and steering, and what the steering does at
+    which speed. ``latency``: how much later frames show what the wheel does than it is told."""
+    out: Path = Path("calibration.json")
+    """Where to write it; what was measured before in the other mode stays."""
+    game: GameConfig = field(default_factory=GameConfig)
+    frame: FrameConfig = field(default_factory=FrameConfig)
+    pad: PadConfig = field(default_factory=PadConfig)
+    seed: int = 0
+    """World to measure in, for games that generate one."""
+    rate_hz: float = 30.0
+    """Instants per second that the game gives."""
+    levels: int = 20
+    """Levels that each axis is held at (axes)."""
+    hold_s: float = 0.6
+    """How long each is held; longer than the game takes to answer and to tell (axes)."""
+    speeds_mps: tuple[float, ...] = (0.0, 6.0, 12.0)
+    """Rising speeds that the steering is measured at, m/s (axes)."""
+    repeats: int = 12
+    """Pushes on the wheel (latency)."""
+    push: float = 0.7
+    """How far the stick is pushed, 0 to 1, dead zone included (latency)."""
+    speed_mps: float = 6.0
+    """How fast the car rolls meanwhile, m/s (latency)."""
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", "be 0 or more", self.seed)
+        require(self.levels >= 6, "levels", "be 6 or more", self.levels)
+        require(self.repeats >= 3, "repeats", "be 3 or more", self.repeats)
+        require(0 < self.push <= 1, "push", "lie in (0, 1]", self.push)
+        for name in ("rate_hz", "hold_s", "speed_mps"):
+            value = getattr(self, name)
+            require(value > 0, name, "be positive", value)
+        speeds = list(self.speeds_mps)
+        is_rising = bool(speeds) and speeds == sorted(set(speeds)) and speeds[0] >= 0
+        require(is_rising, "speeds_mps", "be rising speeds from 0 on", self.speeds_mps)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TownOptions:
     """What ``charles-town`` is told: how to serve, or film, the built-in game."""
 
@@ -150,6 +199,7 @@ class TownOptions:
     """The weather."""
     time_of_day_h: float = 12.0
     """Hour, 0 to 24."""
+    habits: TownConfig = field(default_factory=TownConfig)
     show: Path | None = None
     """Film a drive of the town's own driver into this MP4 instead of serving."""
     seconds: float = 20.0

@@ -15,11 +15,20 @@ from functools import partial
 from pathlib import Path
 
 from charles.config import TrainConfig
+from charles.contract import (
+    CaptureContract,
+    contract_of_capture,
+    from_data,
+    read_contract,
+    require_same,
+)
 from charles.errors import CheckpointError
 from charles.evaluate import find_run
+from charles.io.capture import capture_of
 from charles.io.game import Game, Scene
 from charles.io.games import make_game as make_known_game
 from charles.io.pads.make import make_pad as make_known_pad
+from charles.io.pads.make import zones_of
 from charles.io.pads.pad import Pad
 from charles.link import Link
 from charles.options import PlayOptions
@@ -192,11 +201,21 @@ def _play_run(
                 return None
             view.show_waiting()
             time.sleep(WAIT_S)
-        report = _drive(options, makers, policy, stager, view=view, is_left=is_left)
+        expected = _captured(run, stager.newest.step)
+        report = _drive(options, makers, policy, stager, expected, view=view, is_left=is_left)
     report = replace(report, note=policy.note())
     if options.console:  # the pad is closed by now, which makes it neutral, on every way out
         print(describe(report))
     return report
+
+
+def _captured(run: Run, step: int) -> CaptureContract | None:
+    """How the pictures were captured that a checkpoint has learned from; ``None`` if unknown."""
+    from charles.checkpoint import Checkpoints  # needs JAX
+
+    checkpoints = Checkpoints(run.directory / "checkpoints")
+    kept = checkpoints.contract(step).get("capture")
+    return from_data(kept, str(checkpoints.directory)) or read_contract(run.directory)
 
 
 def _drive(
@@ -204,23 +223,39 @@ def _drive(
     makers: tuple[GameMaker, PadMaker],
     policy: Predictor,
     stager: Source,
+    expected: CaptureContract | None,
     *,
     view: "_Viewer",
     is_left: Callable[[], bool],
 ) -> PlayReport:
-    """Drive with what is ready to, until it is left."""
+    """Drive with what is ready to, until it is left; touches no pad of another contract."""
     scene = Scene(weather=options.weather, time_of_day_h=options.time_of_day_h, seed=options.seed)
-    with (
-        closing(makers[0](policy.config, options.seed)) as game,
-        closing(makers[1](game)) as pad,
-        undisturbed(),
-    ):
-        player = _make_player(game, pad, policy, stager, options)
-        player.begin(scene)
-        while not is_left():
-            player.tick()
-            view.show(player)
-        return player.report()
+    with closing(makers[0](policy.config, options.seed)) as game:
+        _require_captured(expected, policy.config, game, options)
+        with closing(makers[1](game)) as pad, undisturbed():
+            player = _make_player(game, pad, policy, stager, options)
+            player.begin(scene)
+            while not is_left():
+                player.tick()
+                view.show(player)
+            return player.report()
+
+
+def _require_captured(
+    expected: CaptureContract | None, config: TrainConfig, game: Game, options: PlayOptions
+) -> None:
+    """Be sure that the game is captured as what drives has learned it.
+
+    Raises:
+        ContractError: It is captured otherwise, and that is not accepted.
+    """
+    if expected is None:
+        print("note: this run has no capture contract to compare with", file=sys.stderr)
+        return
+    ours = contract_of_capture(config, capture_of(game), pad=zones_of(options.pad))
+    require_same(expected, ours, who="this player", is_accepted=options.accept_contract)
+    if options.console:
+        print(f"driving under capture contract {expected.fingerprint}")
 
 
 def _play_remote(
@@ -231,13 +266,16 @@ def _play_remote(
     with closing(RemoteLink(options.server, options.remote)) as link:
         while (joined := link.join(is_over)) is not None:
             policy = RemotePolicy(link, joined)
+            expected = from_data(joined.capture, link.where)
 
             def is_left(policy: RemotePolicy = policy) -> bool:
                 return is_over() or policy.is_moved
 
             with closing(PlayConsole(is_enabled=options.console)) as console:
                 view = _Viewer(console, None, policy)
-                report = _drive(options, makers, policy, policy, view=view, is_left=is_left)
+                report = _drive(
+                    options, makers, policy, policy, expected, view=view, is_left=is_left
+                )
             report = replace(report, remote=policy.report())
             if options.console:
                 print(describe(report))

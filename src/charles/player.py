@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from charles.alignment import Delay
 from charles.config import TrainConfig
 from charles.controls import ControlFilter
 from charles.io.game import Game, Scene, Telemetry
-from charles.io.pads.pad import Pad
+from charles.io.pads.pad import Pad, SpeedAware
 from charles.observer import Inputs, Observer
 from charles.relocation import Relocation
 from charles.remote import RemoteReport
@@ -159,6 +160,10 @@ class Player:
         self.policy = policy
         self._game, self._pad, self._stager = game, pad, stager
         self._observer = Observer(policy.spec)
+        offset_ms = policy.config.collect.latency_offset_ms
+        self._delay: Delay[Telemetry] = Delay(round(max(offset_ms, 0.0) * 1e6))
+        """What is told waits for the frames that show it, as it did for what was learned from."""
+        self._shown: Telemetry
         outputs, controls = policy.config.outputs, policy.spec.controls
         self._filter = ControlFilter(outputs, controls, play.smoothing)
         self._unstuck = Unstuck(play.unstuck, play.rate_hz)
@@ -191,7 +196,7 @@ class Player:
         self.log.mark()
         self._act()
         self.log.mark()
-        self.log.end(self._predicted_ns)
+        self.log.end(self._predicted_ns or captured_ns)
         self.cadence.add(time.monotonic_ns())
         self.frames.add(captured_ns)
         self._after(telemetry)
@@ -205,7 +210,9 @@ class Player:
         log.mark()
         self._game.grab(self._observer.frame)
         log.mark()
-        inputs = self._observer.observe(telemetry)
+        told = self._delay.add(telemetry.captured_ns, telemetry) or self._delay.oldest
+        self._shown = told or telemetry
+        inputs = self._observer.observe(self._shown)
         log.mark()
         predictions = self.policy.predict(inputs)
         log.mark()
@@ -214,6 +221,8 @@ class Player:
         else:
             self.predictions, self._predicted_ns = predictions, captured_ns
             self.controls = self._filter.apply(predictions)
+        if isinstance(self._pad, SpeedAware):
+            self._pad.at_speed(telemetry.speed_mps)
         log.mark()
         return telemetry, captured_ns
 
@@ -232,7 +241,7 @@ class Player:
         """What has time until the next deadline: spectators, history, unstuck, new parameters."""
         self.tally.ticks += 1
         self.tally.collisions += telemetry.is_collision
-        self._observer.remember(telemetry)
+        self._observer.remember(self._shown)
         if self.tally.ticks % self._see_every == 0:
             self._stager.see(self._observer.inputs)
         self._show()
@@ -294,6 +303,7 @@ class Player:
         """A wanted pause begins or is over: forget what was before it."""
         self._predicted_ns = 0
         self._observer.restart()
+        self._delay.clear()
         self._filter.restart()
         self._unstuck.reset()
         self.cadence.pause()

@@ -12,6 +12,7 @@ and the player joins again. Arrays travel as their bytes, numbers in little-endi
 
 import hashlib
 import json
+from typing import Any
 
 import msgspec
 
@@ -43,6 +44,8 @@ class Joined(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     config: TrainConfig
     step: int
     """Of the parameters that predict; -1 while there are none."""
+    capture: dict[str, Any] | None = None
+    """The capture contract that they were learned under, as plain data; ``None`` if unknown."""
 
 
 class NotJoined(msgspec.Struct, tag=True, frozen=True, kw_only=True):

@@ -13,10 +13,12 @@ from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 
+from charles.contract import as_data, read_contract
 from charles.evaluate import find_run
 from charles.intake import sample_spec
 from charles.io.keys import AllowedKeys, ServerKeys, load_or_make_keys
@@ -95,7 +97,7 @@ def serve(options: ServeOptions, *, stop: threading.Event | None = None) -> Serv
         policy = Policy(config, backend=options.backend)
         policy.warm_up()
         with Stager(policy, run_dir / "checkpoints") as stager:
-            desk = Desk(end, policy, stager)
+            desk = Desk(end, policy, stager, capture=as_data(read_contract(run_dir)))
             if options.console:
                 print(f"serving {run_dir}. On the player's machine:", flush=True)
                 print(f"  {player_command(options, keys)}", flush=True)
@@ -146,14 +148,23 @@ class Desk:
         end: Where players connect.
         policy: What predicts; warmed up by the caller.
         stager: Where new parameters come from.
+        capture: The run's capture contract as plain data; ``None`` if it has none.
     """
 
-    def __init__(self, end: ServerSocket, policy: Policy, stager: Stager) -> None:
+    def __init__(
+        self,
+        end: ServerSocket,
+        policy: Policy,
+        stager: Stager,
+        *,
+        capture: dict[str, Any] | None = None,
+    ) -> None:
         self.step = -1
         self.answered = self.replaced = 0
         self.last_heard_s: dict[bytes, float] = {}
         self._malformed = 0
         self._end, self._policy, self._stager = end, policy, stager
+        self._capture = capture
         self._contract = contract_id(policy.config)
         self._waiting: dict[bytes, tuple[Instant, float]] = {}
         """Each player's instant to be predicted for, and when it came; oldest first."""
@@ -212,8 +223,10 @@ class Desk:
                 "Run the same version of Charles on both ends."
             )
             return NotJoined(session=join.session, reason=reason)
-        config = self._policy.config
-        return Joined(session=join.session, contract=self._contract, config=config, step=self.step)
+        return Joined(
+            session=join.session, contract=self._contract, config=self._policy.config,
+            step=self.step, capture=self._capture,
+        )  # fmt: skip
 
     def _answer(self, player: bytes, instant: Instant, arrived_s: float) -> None:
         begun_s = time.monotonic()

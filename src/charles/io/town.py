@@ -5,15 +5,20 @@ costs a fraction of one whose pixels are.
 """
 
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from charles.config import GameConfig
 from charles.errors import GameError
+from charles.io.capture import CaptureInfo
 from charles.io.game import Scene, Telemetry, checked_controls, chosen_scene
 from charles.sample import DRIVING_CONTROLS
 from charles.timing import NS_PER_S, RateKeeper
+from charles.town import VERSION
+from charles.town.habits import Late, answer
+from charles.town.layout import WorldView
 from charles.town.physics import STEP_S
 from charles.town.render import CAMERAS, Camera, Renderer
 from charles.town.world import World, WorldConfig
@@ -45,6 +50,9 @@ class TownGame:
         self.cameras: tuple[str, ...] = CAMERAS
         self.is_advising = True
         self.is_realtime = config.is_realtime
+        self.capture = CaptureInfo(
+            name="town", version=f"town-{VERSION}", camera="hood", resizer="rendered"
+        )
         self._config = config
         self._rng = np.random.default_rng(seed)
         self._renderer: Renderer | None = None
@@ -53,6 +61,9 @@ class TownGame:
         self._clock_ns = 0
         self._is_npc_driving = True
         self._acting = np.zeros(len(self.controls), np.float32)
+        self._axes: tuple[float, float, float] | None = None
+        self._views: Late[WorldView] = Late(config.town.frame_delay)
+        self._told: Late[Telemetry] = Late(config.town.telemetry_delay)
         self._brightness, self._brightness_step = 1.0, 0.0
         self._is_closed = False
 
@@ -94,6 +105,9 @@ class TownGame:
             )
         )
         self._is_npc_driving = True
+        self._axes = None
+        self._views.clear()
+        self._told.clear()
         self._brightness, self._brightness_step = 1.0, 0.0
         self._restart_clock()
 
@@ -102,13 +116,21 @@ class TownGame:
         world = self.world
         is_collision = False
         for _ in range(self._wait_steps()):
-            world.step(None if self._is_npc_driving else self._acting)
+            world.step(None if self._is_npc_driving else self._applied(world))
             is_collision = is_collision or world.collided is not None
             self._brightness = min(1.0, max(0.0, self._brightness + self._brightness_step))
         if self.is_realtime:
             self._clock_ns = time.monotonic_ns()
         else:
             self._clock_ns += round(STEP_S * NS_PER_S)
+        if self._config.town.frame_delay:
+            self._views.add(world.view())
+        self._told.add(self._telemetry(world, is_collision=is_collision))
+        told = self._told.shown
+        assert told is not None
+        return replace(told, captured_ns=self._clock_ns)
+
+    def _telemetry(self, world: World, *, is_collision: bool) -> Telemetry:
         return Telemetry(
             captured_ns=self._clock_ns,
             controls=world.controls.copy(),
@@ -142,7 +164,7 @@ class TownGame:
         self._brightness_step = (target * 2.0 - 1.0) * STEP_S / max(seconds, STEP_S)
 
     def _draw(self, camera: Camera, out: np.ndarray) -> None:
-        view = self.world.view()
+        view = self._views.shown or self.world.view()
         if self._renderer is None:
             self._renderer = Renderer(*self.frame_shape[:2])
         self._renderer.render(view, out, camera)
@@ -153,16 +175,32 @@ class TownGame:
         """See :class:`charles.io.game.Game`."""
         values = checked_controls(controls, self.controls)
         if not self._is_npc_driving:
-            self._acting = values
+            self._acting, self._axes = values, None
+
+    def show_axes(self, accelerate: float, brake: float, steering: float) -> None:
+        """See :class:`charles.io.pads.command.AxesGame`; answered as ``game.town`` says."""
+        if not self._is_npc_driving:
+            self._axes = (accelerate, brake, steering)
+
+    def _applied(self, world: World) -> np.ndarray:
+        """What is asked for, or what the pad's axes amount to."""
+        if self._axes is None:
+            return self._acting
+        town, (accelerate, brake, steering) = self._config.town, self._axes
+        pedal = answer(accelerate, town.zones.accelerate) - answer(brake, town.zones.brake)
+        turned = town.gain(world.speed_mps) * answer(steering, town.zones.steering)
+        return np.array([pedal, turned], np.float32)
 
     def set_npc(self, is_driving: bool) -> None:
         """See :class:`charles.io.game.Game`."""
         self._is_npc_driving = is_driving
-        self._acting = np.zeros(len(self.controls), np.float32)
+        self._acting, self._axes = np.zeros(len(self.controls), np.float32), None
 
     def teleport(self, place: tuple[float, float] | None = None) -> None:
         """See :class:`charles.io.game.Game`. The car stands still at first, on a new route."""
         self.world.place_ego(place)
+        self._views.clear()
+        self._told.clear()
         self._restart_clock()
 
     def close(self) -> None:

@@ -20,11 +20,13 @@ import numpy as np
 
 from charles.errors import GameError
 from charles.game_config import WindowConfig
+from charles.io.capture import CaptureInfo
 from charles.io.game import Scene, Telemetry
 from charles.io.human.make import make_human
 from charles.io.human.source import HumanInput
 from charles.io.screen.interleaved import InterleavedSource
 from charles.io.screen.make import make_source
+from charles.io.screen.resize import RESIZER
 from charles.io.screen.source import FrameSource
 from charles.io.telemetry.make import make_telemetry
 from charles.io.telemetry.source import Reading, TelemetrySource
@@ -98,6 +100,20 @@ class WindowGame:
         """See :class:`charles.io.abilities.Accounting`."""
         counts = vars(self._counted)
         return {name: count for name, count in counts.items() if name != "instants"}
+
+    @property
+    def capture(self) -> CaptureInfo:
+        """How its pictures come about. Its telemetry may tell controls only once it drives."""
+        config, human = self._config, self._human
+        return CaptureInfo(
+            name="window",
+            title=config.screen.title,
+            camera="screen",
+            resizer=RESIZER,
+            region=config.screen.region,
+            read=config.human.zones if human is not None else None,
+            tells_controls=human is None and self._telemetry is not None,
+        )
 
     @property
     def missed(self) -> int:

@@ -39,6 +39,15 @@ class Pad(Protocol):
         ...
 
 
+@runtime_checkable
+class SpeedAware(Protocol):
+    """A pad that must know how fast the car is, because the game answers by that."""
+
+    def at_speed(self, speed_mps: float | None) -> None:
+        """The speed of this instant; ``None`` where the game does not tell it."""
+        ...
+
+
 def clamped(controls: np.ndarray, num: int) -> np.ndarray | None:
     """``controls`` as float32 ``[num]`` clamped to [-1, 1]; ``None`` if a value is not finite.
 
