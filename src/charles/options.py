@@ -8,6 +8,7 @@ from charles.config import ServerConfig
 from charles.errors import require
 from charles.game_config import Weather
 from charles.pad_config import PadConfig
+from charles.takeover_config import TakeoverConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class PlayOptions:
 
     server: ServerConfig = field(default_factory=ServerConfig)
     pad: PadConfig = field(default_factory=PadConfig)
+    takeover: TakeoverConfig = field(default_factory=TakeoverConfig)
     checkpoint: Path | None = None
     """A run's directory, to drive with what it holds instead of looking for a server."""
     backend: BackendName = "jax"
@@ -39,7 +41,8 @@ class PlayOptions:
     backbones on a CPU; in bfloat16 OpenVINO is twice as fast where the processor has it, and
     predictions differ in the third digit."""
     seed: int = 100_000
-    """World to drive in, for games that generate one."""
+    """World to drive in, for games that generate one. Where a person may take the wheel beside a
+    trainer, it stands for one of the worlds that are trained in."""
     weather: Weather | None = None
     """Weather to drive in; by default the game chooses."""
     time_of_day_h: float | None = None
@@ -52,6 +55,10 @@ class PlayOptions:
     """Command line that restarts a game that has died, run without a shell (GTA V)."""
 
     def __post_init__(self) -> None:
+        pressed = set(vars(self.pad.keys).values()) if self.pad.kind == "keyboard" else set()
+        both = tuple(sorted(pressed.intersection(self.takeover.used_keys())))
+        require(not both, "takeover.keys and takeover.hotkey", "be none that pad.keys presses",
+                both)  # fmt: skip
         require(self.seed >= 0, "seed", "be 0 or more", self.seed)
         require(self.seconds >= 0, "seconds", "be 0 or more", self.seconds)
         _require_hour(self.time_of_day_h)

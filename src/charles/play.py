@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,8 @@ from pathlib import Path
 from charles.config import TrainConfig
 from charles.errors import CheckpointError
 from charles.evaluate import find_run
+from charles.human_config import HumanConfig
+from charles.human_samples import HumanSamples
 from charles.io.game import Game, Scene
 from charles.io.games import make_game as make_known_game
 from charles.io.pads.make import make_pad as make_known_pad
@@ -29,6 +31,7 @@ from charles.policy import Policy
 from charles.process import stop_on_signals
 from charles.run import read_run
 from charles.staging import Stager
+from charles.takeover import HumanMaker, Takeover, make_human, make_takeover, world_to_learn_in
 from charles.ui.console import PlayConsole, PlayView
 
 SWITCH_INTERVAL_S = 0.0005
@@ -54,6 +57,7 @@ def play(
     stop: threading.Event | None = None,
     make_game: GameMaker | None = None,
     make_pad: PadMaker | None = None,
+    make_person: HumanMaker = make_human,
 ) -> PlayReport | None:
     """Drive until told to stop, for a server or, with ``options.checkpoint``, alone. Blocks.
 
@@ -66,6 +70,8 @@ def play(
         stop: Set it to stop; by default SIGINT and SIGTERM do.
         make_game: Makes the game; by default the one that the run's config names.
         make_pad: Makes the pad; by default the one that ``options.pad`` names.
+        make_person: Opens the pad of a person who may take the wheel; by default the one that
+            ``options.takeover`` names.
 
     Returns:
         How the last session went; ``None`` if nothing was driven.
@@ -82,11 +88,13 @@ def play(
     def is_over() -> bool:
         return stop.is_set() or time.monotonic() >= ends_s
 
-    if options.checkpoint is not None:
-        run_dir, _ = find_run(options.checkpoint)
-        run = Run(read_run(run_dir), run_dir)
-        return _play_run(run, options, makers, is_over=is_over, link=None)
-    return _play_attached(options, makers, is_over=is_over)
+    # Before the player's own pad is there, which would be taken for a person's.
+    with make_takeover(options.takeover, make_person) or nullcontext() as takeover:
+        if options.checkpoint is not None:
+            run_dir, _ = find_run(options.checkpoint)
+            run = Run(read_run(run_dir), run_dir)
+            return _play_run(run, options, makers, is_over=is_over, link=None, takeover=takeover)
+        return _play_attached(options, makers, is_over=is_over, takeover=takeover)
 
 
 def describe(report: PlayReport) -> str:
@@ -102,7 +110,22 @@ def describe(report: PlayReport) -> str:
         f"capture to pad p50 {report.latency_ms.p50:.1f}, p99 {report.latency_ms.p99:.1f} ms; "
         f"stages p50/p99 ms: {stages}",
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_person_lines(report)])
+
+
+def _person_lines(report: PlayReport) -> list[str]:
+    """What is to be said of a person who may take the wheel."""
+    if report.takeover is None:
+        return []
+    text = f"a person took the wheel {report.takeover.takeovers} times, for "
+    text += f"{report.takeover.ticks} ticks"
+    human = report.human
+    if human is not None:
+        text += (
+            f": {human.sent} samples sent; dropped {human.let_go} of letting go, {human.starved} "
+            f"for lack of a slot, {human.without_server} for lack of a server"
+        )
+    return [text]
 
 
 @dataclass(frozen=True)
@@ -114,8 +137,10 @@ class Run:
 
 
 def _make_known_game(config: TrainConfig, seed: int, *, restart_command: str) -> Game:
-    """The game that the config names, by the wall clock."""
-    game = replace(config.game, is_realtime=True)
+    """The game that the config names, by the wall clock, without the person that collectors watch:
+    the network is to drive, and whoever takes the wheel from it has a setting of their own."""
+    window = replace(config.game.window, human=HumanConfig())
+    game = replace(config.game, is_realtime=True, window=window)
     return make_known_game(game, config.frame, seed=seed, restart_command=restart_command)
 
 
@@ -127,17 +152,24 @@ def _run_of(link: Link) -> Run | None:
 
 
 def _play_attached(
-    options: PlayOptions, makers: tuple[GameMaker, PadMaker], *, is_over: Callable[[], bool]
+    options: PlayOptions,
+    makers: tuple[GameMaker, PadMaker],
+    *,
+    is_over: Callable[[], bool],
+    takeover: Takeover | None,
 ) -> PlayReport | None:
     """Drive whatever the server trains, one run after the other; the last report."""
     report = None
-    with Link(options.server) as link:
+    with Link(options.server, wants_lane=takeover is not None) as link:
         while not is_over():
             run = _run_of(link)
             if run is None:
                 time.sleep(WAIT_S)
             else:
-                report = _play_run(run, options, makers, is_over=is_over, link=link) or report
+                report = (
+                    _play_run(run, options, makers, is_over=is_over, link=link, takeover=takeover)
+                    or report
+                )
     return report
 
 
@@ -148,6 +180,7 @@ def _play_run(
     *,
     is_over: Callable[[], bool],
     link: Link | None,
+    takeover: Takeover | None,
 ) -> PlayReport | None:
     """Compile, wait for parameters, drive; until it is over or the server trains another run."""
     policy = Policy(run.config, backend=options.backend)
@@ -156,7 +189,10 @@ def _play_run(
     def is_left() -> bool:
         return is_over() or (link is not None and _run_of(link) != run)
 
-    scene = Scene(weather=options.weather, time_of_day_h=options.time_of_day_h, seed=options.seed)
+    human = None
+    if takeover is not None and link is not None:
+        human = HumanSamples(link.berth, policy.spec)
+    scene = _make_scene(options, run.config, is_learned_from=human is not None)
     with (
         closing(PlayConsole(is_enabled=options.console)) as console,
         Stager(policy, run.directory / "checkpoints") as stager,
@@ -174,7 +210,7 @@ def _play_run(
             closing(makers[1](game)) as pad,
             undisturbed(),
         ):
-            player = Player(game, pad, policy, stager)
+            player = Player(game, pad, policy, stager, takeover=takeover, human=human)
             player.begin(scene)
             while not is_left():
                 player.tick()
@@ -183,6 +219,12 @@ def _play_run(
     if options.console:  # the pad is closed by now, which makes it neutral, on every way out
         print(describe(report))
     return report
+
+
+def _make_scene(options: PlayOptions, config: TrainConfig, *, is_learned_from: bool) -> Scene:
+    """Where to drive."""
+    seed = world_to_learn_in(options.seed, config) if is_learned_from else options.seed
+    return Scene(weather=options.weather, time_of_day_h=options.time_of_day_h, seed=seed)
 
 
 class _Viewer:
@@ -212,13 +254,17 @@ class _Viewer:
 
     def _tell(self, player: Player) -> None:
         if self._link is not None:
-            detail = {
+            detail: dict[str, str | float] = {
                 "step": float(player.step),
                 "missed": float(player.keeper.missed),
                 "swaps": float(player.tally.swaps),
                 "refused": float(len(self._stager.refusals)),
             }
-            self._link.tell("driving", rate_hz=self._pps, detail=detail)
+            human = player.human_tally()
+            if human is not None:
+                detail["human"] = float(human.sent)
+            state = "person drives" if player.is_human_driving else "driving"
+            self._link.tell(state, rate_hz=self._pps, detail=detail)
 
     def _view(self, player: Player) -> PlayView:
         names = player.policy.spec.controls
@@ -229,7 +275,7 @@ class _Viewer:
             },
             fps=player.frames.report().rate_hz,
             pps=self._pps,
-            note=self._note(),
+            note=", ".join(filter(None, (*_person_notes(player), self._note()))),
         )
 
     def _note(self) -> str:
@@ -239,6 +285,13 @@ class _Viewer:
             return ""
         first_line = refusals[-1].reason.partition("\n")[0]
         return f"refused checkpoint {refusals[-1].step}: {first_line}"
+
+
+def _person_notes(player: Player) -> tuple[str, ...]:
+    """What the console says of a person who may take the wheel."""
+    human = player.human_tally()
+    sent = "" if human is None else f", {human.sent} samples sent"
+    return (f"a person drives{sent}" if player.is_human_driving else "", player.person_note())
 
 
 @contextmanager

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from charles.human_samples import HumanSamples, HumanTally
 from charles.io.game import Game, Scene, Telemetry
-from charles.io.pads.pad import Pad
+from charles.io.pads.pad import Pad, applied_by
 from charles.observer import Observer
 from charles.policy import ControlFilter, Policy
 from charles.stage_log import StageLog
 from charles.staging import Refusal, Staged, Stager
+from charles.takeover import Takeover, TakeoverTally, Turn
 from charles.timing import NS_PER_S, Cadence, CadenceReport, JitterBuffer, Quantiles, RateKeeper
 from charles.unstuck import Unstuck
 
@@ -56,6 +58,10 @@ class PlayReport:
     """Capture to pad."""
     refusals: tuple[Refusal, ...] = ()
     compilations: int = 0
+    takeover: TakeoverTally | None = None
+    """Of a person's turns at the wheel, where one may take it."""
+    human: HumanTally | None = None
+    """What became of them as samples."""
 
 
 class Player:
@@ -66,9 +72,20 @@ class Player:
         pad: What the controls go to; the caller closes it.
         policy: The network; warmed up by the caller.
         stager: Where new parameters come from.
+        takeover: Decides whether a person drives instead; by default nobody does.
+        human: Where a person's instants go; by default nowhere.
     """
 
-    def __init__(self, game: Game, pad: Pad, policy: Policy, stager: Stager) -> None:
+    def __init__(
+        self,
+        game: Game,
+        pad: Pad,
+        policy: Policy,
+        stager: Stager,
+        *,
+        takeover: Takeover | None = None,
+        human: HumanSamples | None = None,
+    ) -> None:
         play = policy.config.play
         self.tally = Tally()
         self.log = StageLog()
@@ -87,6 +104,11 @@ class Player:
         outputs, controls = policy.config.outputs, policy.spec.controls
         self._filter = ControlFilter(outputs, controls, play.smoothing)
         self._unstuck = Unstuck(play.unstuck, play.rate_hz)
+        self._takeover, self._human = takeover, human
+        self._turn: Turn | None = None
+        self._applied = np.zeros(len(policy.spec.controls), np.float32)
+        if takeover is not None:
+            takeover.begin(policy.spec.controls)
         self._swap_at_unstuck = play.swap_at == "unstuck"
         self._see_every = max(1, round(play.rate_hz))
 
@@ -110,7 +132,7 @@ class Player:
         self.log.end(captured_ns)
         self.cadence.add(time.monotonic_ns())
         self.frames.add(captured_ns)
-        self._after(telemetry)
+        self._after(telemetry, captured_ns)
 
     def _see_and_predict(self) -> tuple[Telemetry, int]:
         """From the game's next instant to controls; returns the instant and its capture time."""
@@ -131,23 +153,62 @@ class Player:
 
     def _act(self, captured_ns: int) -> None:
         """Put the controls on the pad, or let go of it where they cannot be trusted."""
+        self._turn = self._takeover.step() if self._takeover is not None else None
+        if self._takeover is not None and self._turn is not None:
+            self._let_person_drive(self._turn, passes_through=self._takeover.passes_through)
+            return
         is_lost = time.monotonic_ns() - captured_ns > LOST_S * NS_PER_S
         is_finite = bool(np.isfinite(self.controls).all())
         self.tally.lost += is_lost
         self.tally.not_finite += not is_finite
         if is_lost or not is_finite:
-            self._pad.neutral()
+            self._let_go()
         else:
             self._pad.update(self.controls)
+            self._applied = applied_by(self._pad, self.controls)
 
-    def _after(self, telemetry: Telemetry) -> None:
-        """What has time until the next deadline: history, unstuck, new parameters."""
+    def _let_person_drive(self, turn: Turn, *, passes_through: bool) -> None:
+        """Put a person's controls on the pad, unless the game has them from the person's own."""
+        self.controls = turn.controls
+        if passes_through:
+            self._pad.update(turn.controls)
+            self._applied = applied_by(self._pad, turn.controls)
+        else:
+            self._pad.neutral()
+            self._applied = turn.controls
+
+    def _let_go(self) -> None:
+        self._pad.neutral()
+        self._applied = np.zeros_like(self._applied)
+
+    def _record_person(self, telemetry: Telemetry, captured_ns: int) -> bool:
+        """Keep the instant if a person drove; whether one did. Before it is remembered."""
+        turn = self._turn
+        if turn is None or turn.is_lost:
+            if self._human is not None:
+                self._human.end()
+        elif self._human is not None:
+            self._human.add(
+                self._observer.inputs,
+                telemetry,
+                turn.controls,
+                captured_ns=captured_ns,
+                may_be_over=turn.may_be_over,
+            )
+        return turn is not None
+
+    def _after(self, telemetry: Telemetry, captured_ns: int) -> None:
+        """What has time until the next deadline: a person's instants, history, unstuck, new
+        parameters."""
         self.tally.ticks += 1
         self.tally.collisions += telemetry.is_collision
-        self._observer.remember(telemetry)
+        is_human = self._record_person(telemetry, captured_ns)
+        self._observer.remember(telemetry, self._applied)
         if self.tally.ticks % self._see_every == 0:
             self._stager.see(self._observer.inputs)
-        is_stuck = self._unstuck.add(telemetry.speed_mps)
+        if is_human:  # who may stand where they like
+            self._unstuck.reset()
+        is_stuck = not is_human and self._unstuck.add(telemetry.speed_mps)
         if is_stuck:
             self._put_elsewhere()
         if is_stuck or not self._swap_at_unstuck:
@@ -162,7 +223,7 @@ class Player:
 
     def _put_elsewhere(self) -> None:
         self.tally.unstucks += 1
-        self._pad.neutral()
+        self._let_go()
         self._game.teleport()
         self._restart()
 
@@ -174,6 +235,19 @@ class Player:
         self.cadence.pause()
         self.frames.pause()
         self.keeper.restart()
+
+    @property
+    def is_human_driving(self) -> bool:
+        """Whether a person drove at the last tick."""
+        return self._turn is not None
+
+    def person_note(self) -> str:
+        """What is to be said of a person who may take the wheel; empty where there is nothing."""
+        return "" if self._takeover is None else self._takeover.note
+
+    def human_tally(self) -> HumanTally | None:
+        """What became of a person's instants, where one may take the wheel beside a trainer."""
+        return None if self._human is None else self._human.tally
 
     def report(self) -> PlayReport:
         """How it went so far."""
@@ -187,4 +261,6 @@ class Player:
             latency_ms=self.log.latency_ms(),
             refusals=self._stager.refusals,
             compilations=self.policy.num_compilations(),
+            takeover=replace(self._takeover.tally) if self._takeover is not None else None,
+            human=self._human.tally if self._human is not None else None,
         )

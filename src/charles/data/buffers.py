@@ -331,7 +331,7 @@ def rng_of_words(words: np.ndarray) -> np.random.Generator:
     """The reverse of :func:`words_of_rng`."""
     numbers = [int(word) for word in words]
     pcg = {"state": numbers[0] * _WORD + numbers[1], "inc": numbers[2] * _WORD + numbers[3]}
-    generator = np.random.PCG64(0)
+    generator: Any = np.random.PCG64(0)
     generator.state = {
         "bit_generator": "PCG64",
         "state": pcg,
