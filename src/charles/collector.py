@@ -307,6 +307,12 @@ class Collector:
             self._game.grab(self._observer.frame)
             self._has_frame = True
 
+    def _flags(self, telemetry: Telemetry, flag: SampleFlag) -> SampleFlag:
+        """All that is special about a sample of this instant."""
+        if telemetry.is_human:
+            flag |= SampleFlag.HUMAN
+        return flag | SampleFlag.HELD_OUT if self._is_held_out else flag
+
     def _write(
         self,
         slot: int,
@@ -327,7 +333,7 @@ class Collector:
             header["episode"] = (self._id << 32) | self._episode
             header["frame_index"] = self.tally.instants
             header["collector"] = self._id
-            header["flags"] = flag | SampleFlag.HELD_OUT if self._is_held_out else flag
+            header["flags"] = self._flags(telemetry, flag)
             header["picked_for"] = output
             header["weather"] = WEATHERS.index(telemetry.weather)
             header["time_of_day_h"] = telemetry.time_of_day_h

@@ -69,6 +69,13 @@ class DataConfig:
     0: all are trained on."""
     validation_capacity: int = 512
     """Held-out samples kept, in equal parts for every output; once there are as many, they stay."""
+    human_share: float = 0.25
+    """Share of a batch that is drawn from samples of a person who took the wheel from a player,
+    while there are any. 0: nothing is learned from that."""
+    human_capacity: int = 2_000
+    """Such samples kept; newer ones replace the oldest. About a minute of driving."""
+    human_draws: int = 16
+    """Draws after which such a sample is let go, so that little driving is not learned by heart."""
     balancing: BalancingConfig = field(default_factory=BalancingConfig)
 
     def __post_init__(self) -> None:
@@ -90,6 +97,10 @@ class DataConfig:
                 self.validation_share)  # fmt: skip
         require(self.validation_capacity > 0, "data.validation_capacity", "be positive",
                 self.validation_capacity)  # fmt: skip
+        require(0 <= self.human_share <= 0.9, "data.human_share", "lie in [0, 0.9]",
+                self.human_share)  # fmt: skip
+        require(self.human_capacity > 0, "data.human_capacity", "be positive", self.human_capacity)
+        require(self.human_draws > 0, "data.human_draws", "be positive", self.human_draws)
 
 
 @dataclass(frozen=True, kw_only=True)

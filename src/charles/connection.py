@@ -39,14 +39,16 @@ class Connection:
     Args:
         server: Where the server listens, or will listen.
         role: What this process is.
+        wants_lane: Whether a player asks for a way into the frame pool.
 
     Raises:
         ConfigError: The address is not of this host.
     """
 
-    def __init__(self, server: ServerConfig, role: Role) -> None:
+    def __init__(self, server: ServerConfig, role: Role, *, wants_lane: bool = False) -> None:
         self._where = f"tcp://{server.host}:{server.port}"
         self._role: Role = role
+        self._wants_lane = wants_lane
         self._socket = ClientSocket(server.host, server.port, ToPeer)
         self._news: list[News] = []
         self._is_member = False
@@ -186,6 +188,7 @@ class Connection:
             pid=process.pid,
             started=process.create_time(),
             session=random.SystemRandom().getrandbits(63),
+            wants_lane=self._wants_lane,
         )
 
     def _take_answer(self, session: int) -> Welcome | None:

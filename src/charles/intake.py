@@ -7,14 +7,16 @@ slow is done under the lock but copying a sample to the disk copy's queue.
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from charles.config import TrainConfig
 from charles.data.buffers import NOT_STORED, Buffers, Draw, known_ids
 from charles.data.exchange import Exchange
+from charles.data.human import Arrivals, HumanBuffer, dealt, human_ids, joined, newest_human_id
 from charles.data.loader import HostBatch, gather, make_batch, pending_ids, restore_pending
 from charles.data.pool import LaneSpec, PoolSpec
 from charles.data.shm import unique_name
@@ -44,11 +46,13 @@ def sample_spec(config: TrainConfig) -> SampleSpec:
 def num_slots(config: TrainConfig) -> int:
     """Frame slots a run needs: full buffers, all collectors' hands, and batches in flight.
 
-    Full buffers are the outputs' and, where worlds are held out, the validation buffer.
+    Full buffers are the outputs', that of what a person shows, and, where worlds are held out, the
+    validation buffer.
     """
     data = config.data
     return (
         len(config.outputs) * data.buffer_capacity
+        + (data.human_capacity if data.human_share else 0)
         + (data.validation_capacity if data.validation_share else 0)
         + data.max_collectors * data.slots_per_collector
         + BATCHES_IN_FLIGHT * config.batch_size
@@ -74,6 +78,12 @@ class IntakeView:
     """Samples in the validation buffer."""
     is_validation_full: bool
     """Whether no more held-out samples are needed; also where none are wanted."""
+    human_received: int
+    """Samples that ever came of a person at a player's wheel."""
+    human_held: int
+    """Those that may still be drawn."""
+    human_drawn: int
+    """Draws of them."""
     storage_failure: str
     """Why there is no disk copy any more; empty while there is."""
 
@@ -90,6 +100,16 @@ class Refilled:
     """Files that a crash had left torn; they were deleted."""
     pending: list[Draw]
     """Batches that were under way; the loader delivers them first."""
+
+
+class _Loaded(NamedTuple):
+    """Samples that a restart took from disk, by storage id."""
+
+    slots: dict[int, int]
+    outputs: dict[int, int]
+    """Number of the output that each was picked for."""
+    human: set[int]
+    """Those of takeovers."""
 
 
 class Intake:
@@ -127,6 +147,10 @@ class Intake:
         )  # fmt: skip
         held_out = data.validation_capacity if data.validation_share else 0
         self._validation = ValidationBuffer(len(self.names), held_out)
+        human = data.human_capacity if data.human_share else 0
+        self._human = HumanBuffer(human, draws_each=data.human_draws, seed=config.seed)
+        self._human_most = max(1, round(data.human_share * config.batch_size))
+        self._arrivals = Arrivals()
         self._batch_size = config.batch_size
         self._share = config.batch_size // len(self.names)
         self._lock = threading.Lock()
@@ -165,7 +189,13 @@ class Intake:
     def draw(self) -> Draw | None:
         """Draw one batch, or ``None`` while a buffer is short; from the loader's thread."""
         with self._lock:
-            return self._buffers.draw(self._share)
+            counts = dealt(min(self._human_most, len(self._human)), len(self.names))
+            draw = self._buffers.draw(self._share, counts)
+            if draw is None or not any(counts):
+                return draw
+            drawn = self._human.draw(sum(counts))
+            draw = joined(draw, drawn, self._human.is_used_up(drawn), counts)
+            return replace(draw, since_ns=self._arrivals.drawn(drawn["slot"]))
 
     def release(self, draw: Draw) -> None:
         """Give back the slots of used-up samples, once their pixels are copied."""
@@ -179,7 +209,7 @@ class Intake:
     def state(self) -> dict[str, np.ndarray]:
         """The buffers' state, for a checkpoint."""
         with self._lock:
-            return self._buffers.state()
+            return {**self._buffers.state(), **self._human.state()}
 
     def view(self) -> IntakeView:
         """How things stand.
@@ -200,6 +230,9 @@ class Intake:
                 foreign=self.exchange.foreign + self._foreign,
                 held_out=len(self._validation),
                 is_validation_full=self._validation.is_full,
+                human_received=self._human.received,
+                human_held=len(self._human),
+                human_drawn=self._human.drawn,
                 storage_failure="" if self.storage is None else str(self.storage.failure or ""),
             )
 
@@ -242,30 +275,53 @@ class Intake:
         """
         if self.storage is None:
             return Refilled(0, 0, 0, [])
-        known = None if state is None else known_ids(state) | pending_ids(state)
-        newest = -1 if state is None else int(state["counters"][1])
-        slots: dict[int, int] = {}
-        outputs: dict[int, int] = {}
+        loaded = self._load(state)
+        pending, missing, fresh = [], 0, sorted(loaded.slots)
+        if state is not None:
+            pending, missing, fresh = self._restore(state, loaded)
+        for one in fresh:
+            if one in loaded.human:
+                self._add_human(loaded.slots[one], one)
+            else:
+                self._add(loaded.outputs[one], loaded.slots[one], one)
+        held = sum(self._buffers.sizes()) + len(self._human)
+        return Refilled(held, missing, len(self.storage.torn), pending)
+
+    def _load(self, state: Mapping[str, np.ndarray] | None) -> _Loaded:
+        """Take what is needed from disk into slots, and let go of the rest."""
+        assert self.storage is not None
+        is_wanted, loaded = _wanted_by(state), _Loaded({}, {}, set())
         for sample in self.storage.load():
             if sample.header["flags"] & SampleFlag.HELD_OUT:
                 self._load_held_out(sample)
                 continue
-            is_wanted = known is None or sample.id in known or sample.id > newest
-            slot = self._load_slot(sample) if is_wanted else None
+            is_human = bool(sample.header["flags"] & SampleFlag.TAKEOVER)
+            slot = self._load_slot(sample) if is_wanted(sample.id, is_human) else None
             if slot is None:
                 self.storage.forget([sample.id])
-            else:
-                slots[sample.id], outputs[sample.id] = slot, sample.output
-        pending, missing, fresh = [], 0, np.array(sorted(slots), np.int64)
-        if state is not None:
-            pending, missing = restore_pending(state, slots)
-            restored = self._buffers.restore(state, slots, pending)
-            missing += restored.missing
-            fresh = restored.fresh
-            self._drop(np.array([slots[one] for one in restored.used.tolist()]), restored.used)
-        for one in fresh.tolist():
-            self._add(outputs[one], slots[one], one)
-        return Refilled(sum(self._buffers.sizes()), missing, len(self.storage.torn), pending)
+                continue
+            loaded.slots[sample.id], loaded.outputs[sample.id] = slot, sample.output
+            if is_human:
+                loaded.human.add(sample.id)
+        return loaded
+
+    def _restore(
+        self, state: Mapping[str, np.ndarray], loaded: _Loaded
+    ) -> tuple[list[Draw], int, list[int]]:
+        """Buffers as they were: batches under way, how many samples lack, ids of newer ones."""
+        slots = loaded.slots
+        pending, missing = restore_pending(state, slots)
+        under_way = {one for draw in pending for one in draw.ids.tolist()}
+        others = {one: slot for one, slot in slots.items() if one not in loaded.human}
+        human = {one: slots[one] for one in loaded.human}
+        restored = (
+            self._buffers.restore(state, others, pending),
+            self._human.restore(state, human, under_way),
+        )
+        for each in restored:
+            self._drop(np.array([slots[one] for one in each.used.tolist()]), each.used)
+        missing += sum(each.missing for each in restored)
+        return pending, missing, [one for each in restored for one in each.fresh.tolist()]
 
     def close(self) -> None:
         """Stop the thread, write the disk copy out, remove the pool. May be called twice."""
@@ -299,13 +355,26 @@ class Intake:
                 self._drop(np.array([slot], np.uint32), np.array([NOT_STORED]))
                 self._foreign += 1
                 continue
-            if headers["flags"][slot] & SampleFlag.HELD_OUT:
+            flags = int(headers["flags"][slot])
+            if flags & SampleFlag.HELD_OUT:
                 self._hold_out(output, slot)
+            elif flags & SampleFlag.TAKEOVER:
+                self._take_human(output, slot)
             else:
                 self._add(output, slot, self._store(output, slot))
             self._weathers[WEATHERS[weather]] += 1
         self._received += len(slots)
         return len(slots)
+
+    def _take_human(self, output: int, slot: int) -> None:
+        """Keep what a person shows at a player's wheel, where it has a share of the batches."""
+        if not self._human.capacity:
+            self._drop(np.array([slot], np.uint32), np.array([NOT_STORED]))
+            return
+        headers = self.pool.headers
+        came = int(headers["episode"][slot]), int(headers["captured_ns"][slot])
+        self._arrivals.came(slot, *came)
+        self._add_human(slot, self._store(output, slot))
 
     def _store(self, output: int, slot: int) -> int:
         if self.storage is None:
@@ -315,6 +384,12 @@ class Intake:
     def _add(self, output: int, slot: int, sample_id: int) -> None:
         one = (np.array([slot], np.uint32), np.array([sample_id], np.int64))
         self._drop(*self._buffers.add(output, *one))
+
+    def _add_human(self, slot: int, sample_id: int) -> None:
+        one = (np.array([slot], np.uint32), np.array([sample_id], np.int64))
+        slots, ids = self._human.add(*one)
+        self._arrivals.gone(slots)
+        self._drop(slots, ids)
 
     def _hold_out(self, output: int, slot: int) -> None:
         """Keep a sample that is never trained on, or let it go."""
@@ -348,3 +423,12 @@ class Intake:
             self.pool.put(int(slot), sample.header, sample.pixels)
             return int(slot)
         return None
+
+
+def _wanted_by(state: Mapping[str, np.ndarray] | None) -> Callable[[int, bool], bool]:
+    """Tells by its id, and by whether it is of a takeover, whether a sample on disk is needed."""
+    if state is None:
+        return lambda _id, _is_human: True
+    known = known_ids(state) | human_ids(state) | pending_ids(state)
+    newest = {False: int(state["counters"][1]), True: newest_human_id(state)}
+    return lambda sample_id, is_human: sample_id in known or sample_id > newest[is_human]

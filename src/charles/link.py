@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from types import TracebackType
 
+from charles.berth import Berth
 from charles.config import ServerConfig
 from charles.connection import Connection
 from charles.errors import CharlesError
@@ -23,14 +24,18 @@ class Link:
 
     Args:
         server: Where the server is, or will be.
+        wants_lane: Whether the player is to have a way into the frame pool.
 
     Attributes:
+        berth: That way, while there is a server.
         welcome: What the server said last when it let the player in; ``None`` before. Replaced,
             never changed.
     """
 
-    def __init__(self, server: ServerConfig) -> None:
+    def __init__(self, server: ServerConfig, *, wants_lane: bool = False) -> None:
         self.welcome: Welcome | None = None
+        self.berth = Berth()
+        self._wants_lane = wants_lane
         self._server = server
         self._note: tuple[str, float, Mapping[str, str | float]] = ("starting", 0.0, {})
         self._error: CharlesError | None = None
@@ -66,7 +71,9 @@ class Link:
 
     def _run(self) -> None:
         try:
-            with closing(Connection(self._server, "player")) as connection:
+            with closing(
+                Connection(self._server, "player", wants_lane=self._wants_lane)
+            ) as connection:
                 while not self._stop.is_set():
                     self._serve(connection)
         except CharlesError as err:
@@ -78,7 +85,12 @@ class Link:
         if welcome is None:
             return
         self.welcome = welcome
-        while not connection.is_lost and not self._stop.wait(BEAT_S):
-            connection.poll()
-            state, rate_hz, detail = self._note
-            connection.status(state=state, rate_hz=rate_hz, detail=detail)
+        if welcome.lane is not None:
+            self.berth.moor(welcome.lane)
+        try:
+            while not connection.is_lost and not self._stop.wait(BEAT_S):
+                connection.poll()
+                state, rate_hz, detail = self._note
+                connection.status(state=state, rate_hz=rate_hz, detail=detail)
+        finally:  # before a word to this or another server, which then gives the slots to others
+            self.berth.leave()

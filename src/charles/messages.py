@@ -24,7 +24,7 @@ from charles.contract import CaptureContract
 from charles.data.balancing import BalanceReport
 from charles.data.pool import LaneSpec
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised whenever a message changes."""
 
 PING_S = 1.0
@@ -48,6 +48,8 @@ class Hello(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """When its process was made (seconds since 1970); with ``pid`` it names a process for good."""
     session: int
     """A new random number for every membership; the answer repeats it."""
+    wants_lane: bool = False
+    """Whether a player asks for a way into the frame pool, as a collector always has."""
     protocol: int = PROTOCOL
 
 
@@ -61,7 +63,7 @@ class Welcome(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     restart of the run from a later step, so that nobody sees the same scenes again."""
     config: TrainConfig
     lane: LaneSpec | None
-    """A collector's way into the frame pool; ``None`` for a player."""
+    """Way into the frame pool; ``None`` for a player that did not ask for one."""
     run_dir: Path
     """Where the run keeps its checkpoints; absolute."""
 

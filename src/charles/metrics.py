@@ -14,6 +14,9 @@ from tensorboardX import SummaryWriter
 VALIDATION = "validation/"
 """What the names of figures of held-out samples begin with."""
 
+HUMAN = "human/"
+"""What the names of figures of a person's takeovers begin with."""
+
 _OF_OUTPUTS = ("_loss", "_mae")
 """How the names end of figures that belong to an output; their tags are documented ones."""
 
@@ -21,7 +24,8 @@ _OF_OUTPUTS = ("_loss", "_mae")
 class MetricsLog:
     """Writes figures to TensorBoard, with the documented tags, and to ``metrics.csv``.
 
-    Those of held-out samples go to ``validation.csv``: they come at other steps. A run that is gone
+    Those of held-out samples go to ``validation.csv`` and those of a person's takeovers to
+    ``human.csv``: they come at other steps. A run that is gone
     on with adds to its tables; one with other columns is moved aside first, and ``note`` says so.
 
     A full disk ends the log, not the training: ``failure`` says why.
@@ -47,6 +51,17 @@ class MetricsLog:
         """
         named = {f"{VALIDATION}{name}": value for name, value in scalars.items()}
         self._attempt(lambda: self._write("validation.csv", step, named))
+
+    def write_human(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add one row of ``human.csv``, unless the log has ended.
+
+        Args:
+            step: Steps done.
+            scalars: Of samples that a person showed at a player's wheel; tags begin with
+                ``human/``.
+        """
+        named = {f"{HUMAN}{name}": value for name, value in scalars.items()}
+        self._attempt(lambda: self._write("human.csv", step, named))
 
     def write_picture(self, step: int, tag: str, picture: np.ndarray) -> None:
         """Add a picture, RGB uint8 ``[H, W, 3]``, unless the log has ended; from any thread."""

@@ -67,9 +67,17 @@ class Observer:
         """Write the past into ``out``, float32 ``[T, D]``, oldest first."""
         self._history.write_into(out)
 
-    def remember(self, telemetry: Telemetry) -> None:
-        """Add the instant to the history, so that the next one knows it."""
-        self._history.append(telemetry.controls, telemetry.shown_speed_mps, telemetry.purpose)
+    def remember(self, telemetry: Telemetry, applied: np.ndarray | None = None) -> None:
+        """Add the instant to the history, so that the next one knows it.
+
+        Args:
+            telemetry: What the game told of it.
+            applied: What the caller drives with from this instant on, float32 ``[A]``; taken where
+                the game does not tell its controls, as the label of such a game is.
+        """
+        told = telemetry.controls
+        controls = told if telemetry.has_controls or applied is None else applied
+        self._history.append(controls, telemetry.shown_speed_mps, telemetry.purpose)
         self._frames.append(self.frame)
 
     def restart(self) -> None:

@@ -9,6 +9,7 @@ from charles.errors import require
 from charles.game_config import FrameConfig, GameConfig, Weather
 from charles.pad_config import PadConfig
 from charles.remote_config import RemoteConfig
+from charles.takeover_config import TakeoverConfig
 from charles.town_config import TownConfig
 
 
@@ -39,6 +40,7 @@ class PlayOptions:
 
     server: ServerConfig = field(default_factory=ServerConfig)
     pad: PadConfig = field(default_factory=PadConfig)
+    takeover: TakeoverConfig = field(default_factory=TakeoverConfig)
     checkpoint: Path | None = None
     """A run's directory, to drive with what it holds instead of looking for a server."""
     backend: BackendName | Literal["remote"] = "jax"
@@ -49,7 +51,8 @@ class PlayOptions:
     charles-serve at --server.host."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     seed: int = 100_000
-    """World to drive in, for games that generate one."""
+    """World to drive in, for games that generate one. Where a person may take the wheel beside a
+    trainer, it stands for one of the worlds that are trained in."""
     weather: Weather | None = None
     """Weather to drive in; by default the game chooses."""
     time_of_day_h: float | None = None
@@ -67,6 +70,10 @@ class PlayOptions:
     """Go on, with a warning, where pictures are captured otherwise than those learned from."""
 
     def __post_init__(self) -> None:
+        pressed = set(vars(self.pad.keys).values()) if self.pad.kind == "keyboard" else set()
+        both = tuple(sorted(pressed.intersection(self.takeover.used_keys())))
+        require(not both, "takeover.keys and takeover.hotkey", "be none that pad.keys presses",
+                both)  # fmt: skip
         require(self.seed >= 0, "seed", "be 0 or more", self.seed)
         require(self.seconds >= 0, "seconds", "be 0 or more", self.seconds)
         require(self.backend != "remote" or self.checkpoint is None, "checkpoint",

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from charles.contract import (
 )
 from charles.errors import CheckpointError
 from charles.evaluate import find_run
+from charles.human_config import HumanConfig
+from charles.human_samples import HumanSamples
 from charles.io.capture import capture_of
 from charles.io.game import Game, Scene
 from charles.io.games import make_game as make_known_game
@@ -38,6 +40,7 @@ from charles.process import stop_on_signals
 from charles.remote import RemoteLink, RemotePolicy
 from charles.run import read_run
 from charles.spectators import Spectators
+from charles.takeover import HumanMaker, Takeover, make_human, make_takeover, world_to_learn_in
 from charles.timing import NS_PER_S
 from charles.ui.cadence import cadence_text
 from charles.ui.console import PlayConsole, PlayView
@@ -65,6 +68,7 @@ def play(
     stop: threading.Event | None = None,
     make_game: GameMaker | None = None,
     make_pad: PadMaker | None = None,
+    make_person: HumanMaker = make_human,
 ) -> PlayReport | None:
     """Drive until told to stop, for a server or, with ``options.checkpoint``, alone. Blocks.
 
@@ -77,6 +81,8 @@ def play(
         stop: Set it to stop; by default SIGINT and SIGTERM do.
         make_game: Makes the game; by default the one that the run's config names.
         make_pad: Makes the pad; by default the one that ``options.pad`` names.
+        make_person: Opens the pad of a person who may take the wheel; by default the one that
+            ``options.takeover`` names.
 
     Returns:
         How the last session went; ``None`` if nothing was driven.
@@ -93,13 +99,15 @@ def play(
     def is_over() -> bool:
         return stop.is_set() or time.monotonic() >= ends_s
 
-    if options.backend == "remote":
-        return _play_remote(options, makers, is_over=is_over)
-    if options.checkpoint is not None:
-        run_dir, _ = find_run(options.checkpoint)
-        run = Run(read_run(run_dir), run_dir)
-        return _play_run(run, options, makers, is_over=is_over, link=None)
-    return _play_attached(options, makers, is_over=is_over)
+    # Before the player's own pad is there, which would be taken for a person's.
+    with make_takeover(options.takeover, make_person) or nullcontext() as takeover:
+        if options.backend == "remote":
+            return _play_remote(options, makers, is_over=is_over, takeover=takeover)
+        if options.checkpoint is not None:
+            run_dir, _ = find_run(options.checkpoint)
+            run = Run(read_run(run_dir), run_dir)
+            return _play_run(run, options, makers, is_over=is_over, link=None, takeover=takeover)
+        return _play_attached(options, makers, is_over=is_over, takeover=takeover)
 
 
 def describe(report: PlayReport) -> str:
@@ -130,7 +138,30 @@ def describe(report: PlayReport) -> str:
             f"{remote.answered} answers in time, {remote.unanswered} not ({remote.late} came "
             f"late), {remote.lost} connections lost; p50/p99 ms: {split}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_person_lines(report)])
+
+
+def _person_lines(report: PlayReport) -> list[str]:
+    """What is to be said of a person who may take the wheel."""
+    if report.takeover is None:
+        return []
+    text = f"a person took the wheel {report.takeover.takeovers} times, for "
+    text += f"{report.takeover.ticks} ticks"
+    human = report.human
+    if human is not None:
+        text += (
+            f": {human.sent} samples sent; dropped {human.let_go} of letting go, {human.starved} "
+            f"for lack of a slot, {human.without_server} for lack of a server"
+        )
+    return [text]
+
+
+@dataclass(frozen=True)
+class Hands:
+    """A person who may take the wheel, and where what they show goes; by default nobody."""
+
+    takeover: Takeover | None = None
+    human: HumanSamples | None = None
 
 
 @dataclass(frozen=True)
@@ -142,8 +173,10 @@ class Run:
 
 
 def _make_known_game(config: TrainConfig, seed: int, *, restart_command: str) -> Game:
-    """The game that the config names, by the wall clock."""
-    game = replace(config.game, is_realtime=True)
+    """The game that the config names, by the wall clock, without the person that collectors watch:
+    the network is to drive, and whoever takes the wheel from it has a setting of their own."""
+    window = replace(config.game.window, human=HumanConfig())
+    game = replace(config.game, is_realtime=True, window=window)
     return make_known_game(game, config.frame, seed=seed, restart_command=restart_command)
 
 
@@ -155,17 +188,24 @@ def _run_of(link: Link) -> Run | None:
 
 
 def _play_attached(
-    options: PlayOptions, makers: tuple[GameMaker, PadMaker], *, is_over: Callable[[], bool]
+    options: PlayOptions,
+    makers: tuple[GameMaker, PadMaker],
+    *,
+    is_over: Callable[[], bool],
+    takeover: Takeover | None,
 ) -> PlayReport | None:
     """Drive whatever the server trains, one run after the other; the last report."""
     report = None
-    with Link(options.server) as link:
+    with Link(options.server, wants_lane=takeover is not None) as link:
         while not is_over():
             run = _run_of(link)
             if run is None:
                 time.sleep(WAIT_S)
             else:
-                report = _play_run(run, options, makers, is_over=is_over, link=link) or report
+                report = (
+                    _play_run(run, options, makers, is_over=is_over, link=link, takeover=takeover)
+                    or report
+                )
     return report
 
 
@@ -176,6 +216,7 @@ def _play_run(
     *,
     is_over: Callable[[], bool],
     link: Link | None,
+    takeover: Takeover | None,
 ) -> PlayReport | None:
     """Compile, wait for parameters, drive; until it is over or the server trains another run."""
     # Both need JAX, which a player whose network is elsewhere does without.
@@ -189,6 +230,9 @@ def _play_run(
     def is_left() -> bool:
         return is_over() or (link is not None and _run_of(link) != run)
 
+    human = None
+    if takeover is not None and link is not None:
+        human = HumanSamples(link.berth, policy.spec)
     with (
         closing(PlayConsole(is_enabled=options.console)) as console,
         Stager(policy, run.directory / "checkpoints") as stager,
@@ -202,7 +246,9 @@ def _play_run(
             view.show_waiting()
             time.sleep(WAIT_S)
         expected = _captured(run, stager.newest.step)
-        report = _drive(options, makers, policy, stager, expected, view=view, is_left=is_left)
+        hands = Hands(takeover, human)
+        report = _drive(options, makers, policy, stager, expected, hands, view=view,
+                        is_left=is_left)  # fmt: skip
     report = replace(report, note=policy.note())
     if options.console:  # the pad is closed by now, which makes it neutral, on every way out
         print(describe(report))
@@ -224,16 +270,17 @@ def _drive(
     policy: Predictor,
     stager: Source,
     expected: CaptureContract | None,
+    hands: Hands,
     *,
     view: "_Viewer",
     is_left: Callable[[], bool],
 ) -> PlayReport:
     """Drive with what is ready to, until it is left; touches no pad of another contract."""
-    scene = Scene(weather=options.weather, time_of_day_h=options.time_of_day_h, seed=options.seed)
+    scene = _make_scene(options, policy.config, is_learned_from=hands.human is not None)
     with closing(makers[0](policy.config, options.seed)) as game:
         _require_captured(expected, policy.config, game, options)
         with closing(makers[1](game)) as pad, undisturbed():
-            player = _make_player(game, pad, policy, stager, options)
+            player = _make_player(game, pad, policy, stager, options, hands)
             player.begin(scene)
             while not is_left():
                 player.tick()
@@ -259,7 +306,11 @@ def _require_captured(
 
 
 def _play_remote(
-    options: PlayOptions, makers: tuple[GameMaker, PadMaker], *, is_over: Callable[[], bool]
+    options: PlayOptions,
+    makers: tuple[GameMaker, PadMaker],
+    *,
+    is_over: Callable[[], bool],
+    takeover: Takeover | None,
 ) -> PlayReport | None:
     """Drive with a network on a server, whatever it serves; the last report."""
     report = None
@@ -273,22 +324,28 @@ def _play_remote(
 
             with closing(PlayConsole(is_enabled=options.console)) as console:
                 view = _Viewer(console, None, policy)
-                report = _drive(
-                    options, makers, policy, policy, expected, view=view, is_left=is_left
-                )
+                report = _drive(options, makers, policy, policy, expected, Hands(takeover),
+                                view=view, is_left=is_left)  # fmt: skip
             report = replace(report, remote=policy.report())
             if options.console:
                 print(describe(report))
     return report
 
 
+def _make_scene(options: PlayOptions, config: TrainConfig, *, is_learned_from: bool) -> Scene:
+    """Where to drive."""
+    seed = world_to_learn_in(options.seed, config) if is_learned_from else options.seed
+    return Scene(weather=options.weather, time_of_day_h=options.time_of_day_h, seed=seed)
+
+
 def _make_player(
-    game: Game, pad: Pad, policy: Predictor, stager: Source, options: PlayOptions
+    game: Game, pad: Pad, policy: Predictor, stager: Source, options: PlayOptions, hands: Hands
 ) -> Player:
     """The player, with the spectators that the options ask for."""
     rate_hz = policy.config.play.rate_hz
     spectators = Spectators(game, rate_hz) if options.cameras > 1 else None
-    return Player(game, pad, policy, stager, spectators=spectators)
+    return Player(game, pad, policy, stager, spectators=spectators, takeover=hands.takeover,
+                  human=hands.human)  # fmt: skip
 
 
 class _Viewer:
@@ -338,11 +395,15 @@ class _Viewer:
         }
         if player.rollback.rollbacks:
             detail["back"] = str(player.rollback.rollbacks[-1])
+        human = player.human_tally()
+        if human is not None:
+            detail["human"] = float(human.sent)
         self._link.tell(player.state, rate_hz=self._pps, detail=detail)
 
     def _view(self, player: Player) -> PlayView:
         names = player.policy.spec.controls
-        notes = (self._note(), *map(str, player.rollback.rollbacks[-1:]))
+        back = map(str, player.rollback.rollbacks[-1:])
+        notes = (*_person_notes(player), self._note(), *back)
         return PlayView(
             predictions=player.predictions,
             translated={
@@ -361,6 +422,13 @@ class _Viewer:
             return ""
         first_line = refusals[-1].reason.partition("\n")[0]
         return f"refused checkpoint {refusals[-1].step}: {first_line}"
+
+
+def _person_notes(player: Player) -> tuple[str, ...]:
+    """What the console says of a person who may take the wheel."""
+    human = player.human_tally()
+    sent = "" if human is None else f", {human.sent} samples sent"
+    return (f"a person drives{sent}" if player.is_human_driving else "", player.person_note())
 
 
 @contextmanager

@@ -16,8 +16,9 @@ import numpy as np
 from charles.alignment import Delay
 from charles.config import TrainConfig
 from charles.controls import ControlFilter
+from charles.human_samples import HumanSamples, HumanTally
 from charles.io.game import Game, Scene, Telemetry
-from charles.io.pads.pad import Pad, SpeedAware
+from charles.io.pads.pad import Pad, SpeedAware, applied_by
 from charles.observer import Inputs, Observer
 from charles.relocation import Relocation
 from charles.remote import RemoteReport
@@ -26,6 +27,7 @@ from charles.sample import SampleSpec
 from charles.spectators import Spectators
 from charles.stage_log import StageLog
 from charles.staging import Refusal, Staged
+from charles.takeover import Takeover, TakeoverTally, Turn
 from charles.timing import NS_PER_S, Cadence, CadenceReport, JitterBuffer, Quantiles, RateKeeper
 from charles.unstuck import Unstuck
 
@@ -78,6 +80,10 @@ class PlayReport:
     """How a server answered, if one predicted."""
     note: str = ""
     """What the backend has to say of the parameters."""
+    takeover: TakeoverTally | None = None
+    """Of a person's turns at the wheel, where one may take it."""
+    human: HumanTally | None = None
+    """What became of them as samples."""
 
 
 class Predictor(Protocol):
@@ -132,6 +138,8 @@ class Player:
         policy: The network; warmed up by the caller.
         stager: Where new parameters come from.
         spectators: Who is shown the game's other cameras; nobody by default.
+        takeover: Decides whether a person drives instead; by default nobody does.
+        human: Where a person's instants go; by default nowhere.
     """
 
     def __init__(
@@ -142,6 +150,8 @@ class Player:
         stager: Source,
         *,
         spectators: Spectators | None = None,
+        takeover: Takeover | None = None,
+        human: HumanSamples | None = None,
     ) -> None:
         play = policy.config.play
         self.tally = Tally()
@@ -172,6 +182,11 @@ class Player:
         self._present: Staged | None = None
         self._trusted: Staged | None = None
         self._spectators = spectators
+        self._takeover, self._human = takeover, human
+        self._turn: Turn | None = None
+        self._applied = np.zeros(len(policy.spec.controls), np.float32)
+        if takeover is not None:
+            takeover.begin(policy.spec.controls)
         self._swap_at_unstuck = play.swap_at == "unstuck"
         self._see_every = max(1, round(play.rate_hz))
 
@@ -199,7 +214,7 @@ class Player:
         self.log.end(self._predicted_ns or captured_ns)
         self.cadence.add(time.monotonic_ns())
         self.frames.add(captured_ns)
-        self._after(telemetry)
+        self._after(telemetry, captured_ns)
 
     def _see_and_predict(self) -> tuple[Telemetry, int]:
         """From the game's next instant to controls; returns the instant and its capture time."""
@@ -228,25 +243,66 @@ class Player:
 
     def _act(self) -> None:
         """Put the controls on the pad, or let go of it where they cannot be trusted."""
+        self._turn = self._takeover.step() if self._takeover is not None else None
+        if self._takeover is not None and self._turn is not None:
+            self._let_person_drive(self._turn, passes_through=self._takeover.passes_through)
+            return
         is_lost = time.monotonic_ns() - self._predicted_ns > LOST_S * NS_PER_S
         is_finite = bool(np.isfinite(self.controls).all())
         self.tally.lost += is_lost
         self.tally.not_finite += not is_finite
         if is_lost or not is_finite:
-            self._pad.neutral()
+            self._let_go()
         else:
             self._pad.update(self.controls)
+            self._applied = applied_by(self._pad, self.controls)
 
-    def _after(self, telemetry: Telemetry) -> None:
-        """What has time until the next deadline: spectators, history, unstuck, new parameters."""
+    def _let_person_drive(self, turn: Turn, *, passes_through: bool) -> None:
+        """Put a person's controls on the pad, unless the game has them from the person's own."""
+        self.controls = turn.controls
+        if passes_through:
+            self._pad.update(turn.controls)
+            self._applied = applied_by(self._pad, turn.controls)
+        else:
+            self._pad.neutral()
+            self._applied = turn.controls
+
+    def _let_go(self) -> None:
+        self._pad.neutral()
+        self._applied = np.zeros_like(self._applied)
+
+    def _record_person(self, telemetry: Telemetry, captured_ns: int) -> bool:
+        """Keep the instant if a person drove; whether one did. Before it is remembered."""
+        turn = self._turn
+        if turn is None or turn.is_lost:
+            if self._human is not None:
+                self._human.end()
+        elif self._human is not None:
+            self._human.add(
+                self._observer.inputs,
+                telemetry,
+                turn.controls,
+                captured_ns=captured_ns,
+                may_be_over=turn.may_be_over,
+            )
+        return turn is not None
+
+    def _after(self, telemetry: Telemetry, captured_ns: int) -> None:
+        """What has time until the next deadline: spectators, a person's instants, history, unstuck,
+        new parameters."""
         self.tally.ticks += 1
         self.tally.collisions += telemetry.is_collision
-        self._observer.remember(self._shown)
+        is_human = self._record_person(self._shown, captured_ns)
+        self._observer.remember(self._shown, self._applied)
         if self.tally.ticks % self._see_every == 0:
             self._stager.see(self._observer.inputs)
         self._show()
-        is_stuck = self._unstuck.add(telemetry.speed_mps)
-        is_back = self._judge(is_stuck=is_stuck, is_collision=telemetry.is_collision)
+        if is_human:  # who may stand where they like, and is not what rollback judges
+            self._unstuck.reset()
+            is_stuck = is_back = False
+        else:
+            is_stuck = self._unstuck.add(telemetry.speed_mps)
+            is_back = self._judge(is_stuck=is_stuck, is_collision=telemetry.is_collision)
         if is_stuck:
             self._put_elsewhere()
         if not is_back and (is_stuck or not self._swap_at_unstuck):
@@ -277,7 +333,7 @@ class Player:
 
     def _put_elsewhere(self) -> None:
         self.tally.unstucks += 1
-        self._pad.neutral()
+        self._let_go()
         self._relocation.begin()
         self._restart()
 
@@ -292,8 +348,10 @@ class Player:
 
     @property
     def state(self) -> str:
-        """``driving``, or ``unstuck`` while the car is being put elsewhere."""
-        return "unstuck" if self._relocation.is_under_way else "driving"
+        """``driving``, ``person drives``, or ``unstuck`` while the car is being put elsewhere."""
+        if self._relocation.is_under_way:
+            return "unstuck"
+        return "person drives" if self.is_human_driving else "driving"
 
     def _show(self) -> None:
         if self._spectators is not None:
@@ -312,6 +370,19 @@ class Player:
             self._spectators.pause()
         self.keeper.restart()
 
+    @property
+    def is_human_driving(self) -> bool:
+        """Whether a person drove at the last tick."""
+        return self._turn is not None
+
+    def person_note(self) -> str:
+        """What is to be said of a person who may take the wheel; empty where there is nothing."""
+        return "" if self._takeover is None else self._takeover.note
+
+    def human_tally(self) -> HumanTally | None:
+        """What became of a person's instants, where one may take the wheel beside a trainer."""
+        return None if self._human is None else self._human.tally
+
     def report(self) -> PlayReport:
         """How it went so far."""
         return PlayReport(
@@ -327,4 +398,6 @@ class Player:
             cameras=self._spectators.report() if self._spectators is not None else {},
             unshown=self._spectators.dropped if self._spectators is not None else 0,
             compilations=self.policy.num_compilations(),
+            takeover=replace(self._takeover.tally) if self._takeover is not None else None,
+            human=self._human.tally if self._human is not None else None,
         )

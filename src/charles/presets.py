@@ -125,7 +125,7 @@ def tiny() -> TrainConfig:
         frame=FrameConfig(height=36, width=64),
         game=GameConfig(vehicles=2, pedestrians=2),
         data=DataConfig(buffer_capacity=64, keep_fraction=0.5, slots_per_collector=64,
-                        max_collectors=3, history_length=4,
+                        max_collectors=3, history_length=4, human_capacity=200,
                         balancing=BalancingConfig(patience=40)),
         network=NetworkConfig(input_height=24, input_width=48,
                               compact=CompactConfig(widths=(8, 8), neck=4, dense=(16,),

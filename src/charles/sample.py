@@ -32,11 +32,13 @@ class SampleFlag(IntFlag):
     RECOVERY = 2
     """Within a few seconds after a perturbation: the expert is coming back."""
     HUMAN = 4
-    """A person was driving."""
+    """A person was driving, and the label is theirs."""
     ON_POLICY = 8
     """The network was driving; the label is what the expert would have done."""
     HELD_OUT = 16
     """Of a world that is never trained on: it measures what was learned."""
+    TAKEOVER = 32
+    """A person had taken the wheel from the network; kept apart, and drawn more often."""
 
 
 def is_held_out(seed: int, share: float) -> bool:

@@ -101,9 +101,9 @@ class Server:
         config: The run's settings, handed out as they are.
 
     Attributes:
-        open_lane: Gives a new collector's lane, by the peer's id. A ``CharlesError`` of it refuses
-            the collector, with its text as the reason.
-        close_lane: Told that a collector will never touch its lane again.
+        open_lane: Gives a lane to a new collector, or to a player that asks, by the peer's id. A
+            ``CharlesError`` of it refuses the peer, with its text as the reason.
+        close_lane: Told that a peer will never touch its lane again.
         first_step: Step that training goes on from.
         contract: How the run's pictures are captured; of the first collector if ``None`` at first.
         keep_contract: Told the contract of the first collector.
@@ -253,12 +253,13 @@ class Server:
             )
         process = _find_process(hello)
         peer_id, self._next_id = self._next_id, self._next_id + 1
+        has_lane = hello.role == "collector" or hello.wants_lane
         welcome = Welcome(
             session=hello.session,
             peer_id=peer_id,
             seed=self._make_seed(hello.role),
             config=self._config,
-            lane=self.open_lane(peer_id) if hello.role == "collector" else None,
+            lane=self.open_lane(peer_id) if has_lane else None,
             run_dir=self._run_dir,
         )
         return _Peer(welcome=welcome, role=hello.role, process=process)
@@ -277,7 +278,7 @@ class Server:
     def _drop(self, address: bytes) -> None:
         with self._lock:
             peer = self._peers.pop(address)
-        if peer.role == "collector":
+        if peer.role == "collector" or peer.welcome.lane is not None:
             self.close_lane(peer.welcome.peer_id)
 
     def _send(self, message: ToPeer, role: Role | None = None) -> None:

@@ -24,6 +24,7 @@ from charles.contract import (
 )
 from charles.data.loader import Batch, Loader, pending_ids
 from charles.hot import HotFile, HotValues
+from charles.human_figures import HumanFigures
 from charles.intake import Intake, Refilled
 from charles.learner import Learner, Restored
 from charles.messages import Checkpoint, Demand
@@ -157,6 +158,7 @@ class Trainer:
         self._note_start(restored, refilled)
         self._open_hot_file(resume=resume)
         self._log = enter(closing(MetricsLog(config.run_dir)))
+        self._human = HumanFigures(self._intake, self._log)
         self._plots = enter(closing(Repeated(self._draw_balance, every_s=PLOT_S)))
         self._console = enter(closing(TrainConsole(is_enabled=self._has_console)))
         self._loader = enter(
@@ -252,6 +254,7 @@ class Trainer:
                     self._scalars = learner.host_scalars(metrics)
                     self._scalars["guard_share"] = self._guard.share
                     self._log.write(learner.step_number, self._scalars)
+                    self._human.write(learner.step_number)
                 if learner.step_number % config.checkpoint.every_steps == 0:
                     self._save()
                 if learner.step_number % config.validation.every_steps == 0:
@@ -279,6 +282,7 @@ class Trainer:
         started_s = time.monotonic()
         metrics = self._learner.step(batch.data)
         self._loader.finish(batch)
+        self._human.trained(self._learner.step_number, batch.draw.since_ns)
         ended_s = time.monotonic()
         if clock.first_step_s is None:  # it compiled; the clock runs from here
             clock.first_step_s, clock.paused_s = ended_s, 0.0
@@ -397,6 +401,7 @@ class Trainer:
             notes.append(f"no disk copy: {intake.storage_failure}")
         if config.data.validation_share:
             notes.append(f"{intake.held_out} samples held out")
+        notes += self._human.notes()
         log = self._log
         more = (
             self._guard.text,

@@ -12,10 +12,12 @@ buffer. There are two ways to pace training by what is collected:
 Everything that decides the next draw is part of :meth:`Buffers.state`, so a resumed run draws
 exactly as the first would have.
 
+What a person shows at the wheel of a player is kept apart: :mod:`charles.data.human`.
+
 Not locked: the caller keeps threads apart.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +46,9 @@ class Draw:
     """Number of the output whose buffer each came from, uint32 ``[B]``."""
     is_finished: np.ndarray
     """Whether the sample is used up and no longer in a buffer, bool ``[B]``."""
+    since_ns: int = 0
+    """When the first sample of a person's takeover was captured, in the first batch that has it,
+    monotonic clock; 0 in others."""
 
     @property
     def finished_slots(self) -> np.ndarray:
@@ -216,11 +221,13 @@ class Buffers:
                 short[number] = f"drawn {self._ratio:g} times each"
         return short
 
-    def draw(self, count_each: int) -> Draw | None:
+    def draw(self, count_each: int, spared: Sequence[int] | None = None) -> Draw | None:
         """Draw at random, no sample twice in a batch, the same number from every buffer.
 
         Args:
             count_each: Samples from each buffer.
+            spared: How many fewer each buffer gives, because others take their places; none by
+                default.
 
         Returns:
             The batch; ``None`` while there is a shortfall.
@@ -229,14 +236,15 @@ class Buffers:
             return None
         is_removed = not self._ratio
         drawn = []
-        for buffer in self._buffers:
-            positions = self._rng.choice(len(buffer.entries), count_each, replace=False)
+        counts = [count_each - less for less in spared or [0] * len(self._buffers)]
+        for buffer, count in zip(self._buffers, counts, strict=True):
+            positions = self._rng.choice(len(buffer.entries), count, replace=False)
             drawn.append(buffer.draw(positions, is_removed=is_removed))
         entries = np.concatenate(drawn)
         return Draw(
             slots=entries["slot"],
             ids=entries["id"],
-            outputs=np.repeat(np.arange(len(drawn), dtype=np.uint32), count_each),
+            outputs=np.repeat(np.arange(len(drawn), dtype=np.uint32), counts),
             is_finished=np.full(len(entries), is_removed),
         )
 
@@ -254,7 +262,7 @@ class Buffers:
         state["added"] = np.array([buffer.added for buffer in self._buffers], np.int64)
         state["drawn"] = np.array([buffer.drawn for buffer in self._buffers], np.int64)
         state["counters"] = np.array(counters, np.int64)
-        state["rng"] = _rng_words(self._rng.bit_generator.state)
+        state["rng"] = words_of_rng(self._rng)
         return state
 
     def restore(
@@ -293,7 +301,7 @@ class Buffers:
             missing += size - len(entries)
         counters = [int(value) for value in state["counters"]]
         self._next_serial, self._newest_id, self._is_started = *counters[:2], bool(counters[2])
-        self._rng.bit_generator.state = _rng_state(np.asarray(state["rng"]))
+        self._rng = rng_of_words(np.asarray(state["rng"]))
         known = {one for draw in pending for one in draw.ids.tolist()}
         known.update(one for b in self._buffers for one in b.entries["id"].tolist())
         others = np.array(sorted(set(slots_by_id) - known), np.int64)
@@ -311,19 +319,23 @@ def known_ids(state: Mapping[str, Any]) -> set[int]:
 _WORD = 2**64
 
 
-def _rng_words(state: Mapping[str, Any]) -> np.ndarray:
-    """The state of a PCG64 generator, uint64 ``[6]``."""
+def words_of_rng(rng: np.random.Generator) -> np.ndarray:
+    """The state of a generator over PCG64, uint64 ``[6]``."""
+    state: Any = rng.bit_generator.state
     pcg = state["state"]
     numbers = [*divmod(pcg["state"], _WORD), *divmod(pcg["inc"], _WORD)]
     return np.array([*numbers, state["has_uint32"], state["uinteger"]], np.uint64)
 
 
-def _rng_state(words: np.ndarray) -> dict[str, Any]:
+def rng_of_words(words: np.ndarray) -> np.random.Generator:
+    """The reverse of :func:`words_of_rng`."""
     numbers = [int(word) for word in words]
     pcg = {"state": numbers[0] * _WORD + numbers[1], "inc": numbers[2] * _WORD + numbers[3]}
-    return {
+    generator: Any = np.random.PCG64(0)
+    generator.state = {
         "bit_generator": "PCG64",
         "state": pcg,
         "has_uint32": numbers[4],
         "uinteger": numbers[5],
     }
+    return np.random.Generator(generator)

@@ -61,6 +61,10 @@ class Telemetry:
     """Whether a collision began since the last instant."""
     is_off_road: bool = False
     """Whether the car is off the road."""
+    has_controls: bool = True
+    """Whether somebody told ``controls``; where nobody did they are zeros."""
+    is_human: bool = False
+    """Whether the label is what a person does with a pad of their own."""
 
     @property
     def shown_speed_mps(self) -> float:

@@ -161,6 +161,8 @@ class WindowGame:
             speed_mps=known.speed_mps,
             purpose=np.zeros(2, np.float32),
             location=known.location or (0.0, 0.0, 0.0),
+            has_controls=controls is not None,
+            is_human=label is not None and self._human is not None,
         )
 
     def grab(self, out: np.ndarray) -> None:

@@ -48,6 +48,24 @@ class SpeedAware(Protocol):
         ...
 
 
+@runtime_checkable
+class Applying(Protocol):
+    """A pad that knows what the game makes of it, where that is not what it was told."""
+
+    @property
+    def applied(self) -> np.ndarray:
+        """What the game applies of the pad as it is now, float32 ``[A]``."""
+        ...
+
+
+def applied_by(pad: Pad, controls: np.ndarray) -> np.ndarray:
+    """What a game applies after ``pad.update(controls)``, float32 ``[A]``."""
+    if isinstance(pad, Applying):
+        return pad.applied
+    values = clamped(controls, len(controls))
+    return np.zeros(len(controls), np.float32) if values is None else values
+
+
 def clamped(controls: np.ndarray, num: int) -> np.ndarray | None:
     """``controls`` as float32 ``[num]`` clamped to [-1, 1]; ``None`` if a value is not finite.
 

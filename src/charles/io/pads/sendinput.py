@@ -78,7 +78,7 @@ class SendInputKeys:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._user32 = _user32()
+        self._user32 = user32()
         self._codes = {name: self._code(name) for name in names}
 
     def press(self, name: str) -> None:
@@ -108,7 +108,12 @@ class SendInputKeys:
         return code
 
 
-def _user32() -> Any:
+def user32() -> Any:
+    """Windows' library of windows and keys.
+
+    Raises:
+        PadError: This is not Windows.
+    """
     if sys.platform != "win32":
-        raise PadError(f"SendInput is Windows' own, this is {sys.platform}. Use X11's keys here.")
+        raise PadError(f"user32 is Windows' own, this is {sys.platform}. Use X11's keys here.")
     return ctypes.WinDLL("user32", use_last_error=True)

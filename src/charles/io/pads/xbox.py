@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from charles.errors import PadError
-from charles.io.deadzones import Axis
+from charles.io.deadzones import Axis, from_axis
 from charles.io.pads.pad import clamped, driving_indices
 from charles.pad_config import ZonesConfig
 from charles.sample import DRIVING_CONTROLS
@@ -48,6 +48,7 @@ class Axes:
     """
 
     def __init__(self, zones: ZonesConfig) -> None:
+        self._zones = zones
         self._accelerate, self._brake = Axis(zones.accelerate), Axis(zones.brake)
         self._steering = Axis(zones.steering)
 
@@ -58,6 +59,12 @@ class Axes:
             right_trigger=self._accelerate.show(max(acceleration_braking, 0.0)),
             stick_x=self._steering.show(steering),
         )
+
+    def applied(self, report: PadReport) -> tuple[float, float]:
+        """What the game makes of a report: acceleration less braking, and steering."""
+        throttle = from_axis(report.right_trigger, self._zones.accelerate)
+        brake = from_axis(report.left_trigger, self._zones.brake)
+        return float(throttle - brake), float(from_axis(report.stick_x, self._zones.steering))
 
     def rest(self) -> PadReport:
         """The report of a pad that nobody touches; forgets where the axes were."""
@@ -106,6 +113,7 @@ class XboxPad:
         self.refused = 0
         self._device: XboxDevice | None = device
         self._num = len(controls)
+        self._shown = NEUTRAL
         self._axes = Axes(zones or ZonesConfig())
         try:
             self._pedal, self._wheel = driving_indices(controls)
@@ -142,8 +150,16 @@ class XboxPad:
         with suppress(Exception):
             device.close()
 
+    @property
+    def applied(self) -> np.ndarray:
+        """See :class:`charles.io.pads.pad.Applying`: what is left of it after both dead zones."""
+        controls = np.zeros(self._num, np.float32)
+        controls[[self._pedal, self._wheel]] = self._axes.applied(self._shown)
+        return controls
+
     def _send(self, report: PadReport) -> None:
         device = self._require_device()
+        self._shown = report
         try:
             device.show(report)
         except Exception as err:  # the drivers below raise bare exceptions
