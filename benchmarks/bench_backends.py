@@ -125,7 +125,7 @@ def compare(config: TrainConfig, name: str, seconds: float) -> list[Row]:
 
 
 def _parity_row(name: str, policies: dict[str, Policy]) -> Row:
-    """How far int8 is from float32 on the run's samples; where there are few, two thirds set scales."""
+    """How far int8 is from float32; where samples are few, two thirds of them set its scales."""
     exact, rounded = policies["openvino"], policies["openvino_int8"]
     samples = read_some(exact.config.run_dir / "samples", exact.spec, 3 * SAMPLES + 1)
     differences = []
