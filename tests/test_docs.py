@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from charles.options import CollectOptions, TownOptions
+from charles.options import CollectOptions, PlayOptions, TownOptions
 from charles.parsing import parse, parse_train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +29,11 @@ def test_what_the_documents_train_is_a_configuration(command):
 @pytest.mark.parametrize("command", commands_of("collect"))
 def test_what_the_documents_collect_is_understood(command):
     parse(CollectOptions, shlex.split(command)[1:], program="charles-collect", text="")
+
+
+@pytest.mark.parametrize("command", commands_of("play"))
+def test_what_the_documents_play_is_understood(command):
+    parse(PlayOptions, shlex.split(command)[1:], program="charles-play", text="")
 
 
 @pytest.mark.parametrize("command", commands_of("town"))

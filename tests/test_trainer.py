@@ -41,17 +41,20 @@ def blocks_of(pid):
     return list(block_dir().glob(f"{PREFIX}*-{pid}-*"))
 
 
-def put_on_disk(config, count, held_out=0):
-    """Samples as an earlier session would have left them; the last ones of a held-out world."""
+def put_on_disk(config, count, held_out=0, human=0):
+    """Samples as an earlier session would have left them: then some of a held-out world, and last
+    some of a person who took the wheel."""
     spec = sample_spec(config)
     rng = np.random.default_rng(0)
     names = tuple(output.name for output in config.outputs)
     storage = Storage(config.run_dir / "samples", spec, names)
-    for number in range(count):
+    flags = [SampleFlag.NONE] * (count - held_out) + [SampleFlag.HELD_OUT] * held_out
+    flags += [SampleFlag.TAKEOVER | SampleFlag.HUMAN] * human
+    for number, flag in enumerate(flags):
         header = np.zeros((), spec.header_dtype)
         header["label"] = rng.uniform(-1, 1, 2)
         header["speed_mps"] = rng.uniform(0, 10)
-        header["flags"] = SampleFlag.HELD_OUT if number >= count - held_out else SampleFlag.NONE
+        header["flags"] = flag
         pixels = rng.integers(0, 256, spec.pixels_shape, dtype=np.uint8)
         storage.add(number % 2, header[()], pixels)
     assert storage.flush()
@@ -93,6 +96,8 @@ def test_tensorboard_shows_how_balanced_the_buffers_are(tmp_path, monkeypatch):
     assert events.read_bytes().count(b"\x89PNG\r\n") >= 1
 
 
+HUMAN_STATE = ("human_ids", "human_draws", "human_counters", "human_rng")
+
 EVERYTHING = {
     "accumulate": 2,
     "optimizer": OptimizerConfig(ema_decay=0.9, schedule="linear", warmup_steps=2, decay_steps=9),
@@ -111,7 +116,7 @@ def test_training_at_once_is_training_2_steps_and_resuming(tmp_path, ends, held_
         data = replace(presets.tiny().data, replay_ratio=2, validation_capacity=16,
                        validation_share=0.1 if held_out else 0.0)  # fmt: skip
         config = make_config(tmp_path / name, data=data, **changes)
-        put_on_disk(config, 128 + held_out, held_out)
+        put_on_disk(config, 128 + held_out, held_out, human=3 * bool(held_out))
         for number, steps in enumerate(parts):
             part = replace(config, steps=steps)
             train(part, console=False, resume=number > 0, stop=threading.Event())
@@ -129,7 +134,7 @@ def test_training_at_once_is_training_2_steps_and_resuming(tmp_path, ends, held_
     ahead, other_ahead = int(data["num_pending"]), int(other_data["num_pending"])
     both = min(ahead, other_ahead)
     np.testing.assert_array_equal(data["pending_ids"][:both], other_data["pending_ids"][:both])
-    names = ("sizes", "rng", "drawn") if ahead == other_ahead else ("sizes",)
+    names = ("sizes", "rng", "drawn", *HUMAN_STATE) if ahead == other_ahead else ("sizes",)
     for name in names:
         np.testing.assert_array_equal(data[name], other_data[name], err_msg=name)
 

@@ -130,6 +130,7 @@ def _collect(arguments: Sequence[str]) -> None:
         has_console=options.console,
         plot=options.plot,
         restart_command=options.restart_command,
+        human=options.human,
     )
 
 

@@ -23,8 +23,11 @@ from charles.connection import Connection
 from charles.data.balancing import make_balancer
 from charles.data.pool import Lane
 from charles.errors import ConfigError, WireError
+from charles.human_config import HumanConfig
 from charles.io.game import WEATHERS, Game, Scene, Telemetry
 from charles.io.games import make_game as make_known_game
+from charles.io.human.driven import DrivenGame
+from charles.io.human.make import make_human
 from charles.messages import Checkpoint, Demand, Welcome
 from charles.observer import Observer
 from charles.perturb import Perturber
@@ -306,6 +309,7 @@ def collect(
     has_console: bool = True,
     plot: Path | None = None,
     restart_command: str = "",
+    human: HumanConfig | None = None,
 ) -> None:
     """Collect for the server until told to stop. Blocks; survives restarts of the server.
 
@@ -318,6 +322,8 @@ def collect(
         plot: A PNG of how balanced the samples are that were kept from the server's run; none by
             default.
         restart_command: Command line that restarts the game, if it is one that needs it.
+        human: The pad of a person who drives instead of the game's own driver, in a game that
+            Charles knows.
 
     Raises:
         CharlesError: The game cannot be started, the server refused this collector, or the plot
@@ -325,8 +331,8 @@ def collect(
     """
     stop = stop or stop_on_signals()
     maker = make_game or (
-        lambda config, seed: make_known_game(
-            config.game, config.frame, seed=seed, restart_command=restart_command
+        lambda config, seed: _make_known_game(
+            config, seed, restart_command=restart_command, human=human or HumanConfig()
         )
     )
     with closing(Connection(server, "collector")) as connection:
@@ -336,6 +342,29 @@ def collect(
                 _collect_session(
                     connection, welcome, maker, stop, has_console=has_console, plot=plot
                 )
+
+
+def _make_known_game(
+    config: TrainConfig, seed: int, *, restart_command: str, human: HumanConfig
+) -> Game:
+    """The game that the config names, driven by a person if there is a pad."""
+    game = config.game
+    if human.kind == "none":
+        return make_known_game(game, config.frame, seed=seed, restart_command=restart_command)
+    if game.name == "window":
+        game = replace(game, window=replace(game.window, human=human))
+        return make_known_game(game, config.frame, seed=seed)
+    person = make_human(human)
+    assert person is not None
+    try:
+        made = make_known_game(
+            replace(game, is_realtime=True), config.frame, seed=seed,
+            restart_command=restart_command,
+        )  # fmt: skip
+        return DrivenGame(made, person)
+    except BaseException:
+        person.close()
+        raise
 
 
 def _collect_session(

@@ -1,6 +1,5 @@
 """How a person at a player's wheel is listened to: the trainer's figures of it."""
 
-import math
 import time
 
 from charles.intake import Intake
@@ -18,7 +17,8 @@ class HumanFigures:
 
     def __init__(self, intake: Intake, log: MetricsLog) -> None:
         self._intake, self._log = intake, log
-        self._latency_s = math.nan
+        self._latency_s = 0.0
+        """0 while this session has not measured any."""
 
     def trained(self, step: int, since_ns: int) -> None:
         """After a step: if it was the first with a person's turn, log how long that took.
@@ -52,6 +52,6 @@ class HumanFigures:
             f"person at the wheel: {intake.human_received} samples, {intake.human_held} still to "
             f"be drawn from, {intake.human_drawn} draws"
         )
-        if not math.isnan(self._latency_s):
+        if self._latency_s:
             note += f", the last turn in training after {self._latency_s:.1f} s"
         return [note]

@@ -7,6 +7,7 @@ from typing import Literal
 from charles.config import ServerConfig
 from charles.errors import require
 from charles.game_config import Weather
+from charles.human_config import HumanConfig
 from charles.pad_config import PadConfig
 from charles.takeover_config import TakeoverConfig
 
@@ -22,6 +23,9 @@ class CollectOptions:
     """A PNG of how balanced the samples are that were kept, written every minute and at the end."""
     restart_command: str = ""
     """Command line that restarts a game that has died, run without a shell (GTA V)."""
+    human: HumanConfig = field(default_factory=HumanConfig)
+    """A person's pad or wheel on this host: the person drives, and is learned from instead of the
+    game's own driver."""
 
 
 BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16"]
