@@ -6,17 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.persons import ScriptedPerson
 
 from charles import presets
+from charles.collect import _make_known_game
 from charles.collect_config import DaggerConfig, PerturbConfig
 from charles.collector import Collector
 from charles.data.exchange import Exchange
 from charles.data.pixels import to_pixels
 from charles.data.pool import Lane, PoolSpec
 from charles.data.shm import unique_name
-from charles.errors import ConfigError
+from charles.errors import ConfigError, ExtraMissingError, PadError
+from charles.human_config import HumanConfig
 from charles.intake import sample_spec
 from charles.io.game import Scene
+from charles.io.human.driven import DrivenGame
 from charles.io.town import TownGame
 from charles.messages import Demand
 from charles.outputs import Bins, OutputConfig
@@ -155,6 +159,36 @@ def test_late_frames_and_late_controls_are_paired_with_those_of_their_own_instan
         first_ns = min(told_at)  # at the start nothing older is there to be told
         read_ns = of_ns if frames else max(of_ns - told * 33_333_333, first_ns)
         assert header["speed_mps"] == np.float32(told_at[read_ns].speed_mps)
+
+
+def test_a_person_may_drive_a_game_that_has_a_driver_and_is_the_one_to_learn_from(
+    config, exchange, lane
+):
+    person = ScriptedPerson(release_s=0.01)
+    config = replace(config, collect=replace(config.collect, scene_s=1000.0))
+    with closing(TownGame(config.game, height=36, width=64, seed=5)) as town:
+        game = DrivenGame(town, person)
+        collector = make_collector(config, lane, game)
+        assert collect(collector, exchange, 5) == []
+        assert collector.tally.unlabelled == 5  # nobody holds the pad
+        rng, slots = np.random.default_rng(0), []
+        for _ in range(200):
+            person.move(pedal=rng.uniform(-0.2, 1.0), steering=rng.uniform(-0.3, 0.3))
+            slots += collect(collector, exchange, 1)
+    assert len(slots) > 10
+    headers = exchange.pool.headers[slots]
+    assert set(headers["flags"].tolist()) == {SampleFlag.HUMAN}
+    # What the game tells to have applied is what the person did at the instant before.
+    told = {int(one["frame_index"]): one for one in headers}
+    pairs = [(told[n]["label"], told[n + 1]["controls"]) for n in told if n + 1 in told]
+    assert len(pairs) > 3
+    np.testing.assert_allclose(*np.swapaxes(pairs, 0, 1), atol=1e-6)
+
+
+def test_a_person_who_is_missing_is_named_before_the_game_is_made(config):
+    human = HumanConfig(kind="evdev", device="/nowhere/event0")
+    with pytest.raises((PadError, ExtraMissingError), match=r"nowhere|charles\[evdev\]"):
+        _make_known_game(config, 0, restart_command="", human=human)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3", "v4"])

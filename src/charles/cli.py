@@ -151,6 +151,7 @@ def _collect(arguments: Sequence[str]) -> None:
         restart_command=options.restart_command,
         accept_contract=options.accept_contract,
         calibration=options.calibration,
+        human=options.human,
     )
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,13 @@ from charles.connection import Connection
 from charles.contract import contract_of_capture
 from charles.data.pool import Lane
 from charles.errors import WireError
+from charles.human_config import HumanConfig
 from charles.io.calibration import with_calibration
 from charles.io.capture import capture_of
 from charles.io.game import Game
 from charles.io.games import make_game as make_known_game
+from charles.io.human.driven import DrivenGame
+from charles.io.human.make import make_human
 from charles.messages import Checkpoint, Demand, Welcome
 from charles.process import stop_on_signals
 from charles.ui.collect_report import describe
@@ -49,6 +53,7 @@ def collect(
     restart_command: str = "",
     accept_contract: bool = False,
     calibration: Path | None = None,
+    human: HumanConfig | None = None,
 ) -> None:
     """Collect for the server until told to stop. Blocks; survives restarts of the server.
 
@@ -63,6 +68,8 @@ def collect(
         restart_command: Command line that restarts the game, if it is one that needs it.
         calibration: File whose dead zones a person's pad is read with.
         accept_contract: Whether this game may be captured otherwise than the run's was.
+        human: The pad of a person who drives instead of the game's own driver, in a game that
+            Charles knows.
 
     Raises:
         CharlesError: The game cannot be started, the server refused this collector, or the plot
@@ -70,8 +77,8 @@ def collect(
     """
     stop = stop or stop_on_signals()
     maker = make_game or (
-        lambda config, seed: make_known_game(
-            config.game, config.frame, seed=seed, restart_command=restart_command
+        lambda config, seed: _make_known_game(
+            config, seed, restart_command=restart_command, human=human or HumanConfig()
         )
     )
     with closing(Connection(server, "collector")) as connection:
@@ -82,6 +89,29 @@ def collect(
                     connection, welcome, maker, stop, has_console=has_console, plot=plot,
                     accept_contract=accept_contract, calibration=calibration,
                 )  # fmt: skip
+
+
+def _make_known_game(
+    config: TrainConfig, seed: int, *, restart_command: str, human: HumanConfig
+) -> Game:
+    """The game that the config names, driven by a person if there is a pad."""
+    game = config.game
+    if human.kind == "none":
+        return make_known_game(game, config.frame, seed=seed, restart_command=restart_command)
+    if game.name == "window":
+        game = replace(game, window=replace(game.window, human=human))
+        return make_known_game(game, config.frame, seed=seed)
+    person = make_human(human)
+    assert person is not None
+    try:
+        made = make_known_game(
+            replace(game, is_realtime=True), config.frame, seed=seed,
+            restart_command=restart_command,
+        )  # fmt: skip
+        return DrivenGame(made, person)
+    except BaseException:
+        person.close()
+        raise
 
 
 def _collect_session(

@@ -7,6 +7,7 @@ from typing import Literal
 from charles.config import ServerConfig
 from charles.errors import require
 from charles.game_config import FrameConfig, GameConfig, Weather
+from charles.human_config import HumanConfig
 from charles.pad_config import PadConfig
 from charles.remote_config import RemoteConfig
 from charles.takeover_config import TakeoverConfig
@@ -28,6 +29,9 @@ class CollectOptions:
     """File of charles-calibrate: its dead zones read a person's pad, in place of the run's."""
     accept_contract: bool = False
     """Go on, with a warning, where pictures are captured otherwise than the run's were."""
+    human: HumanConfig = field(default_factory=HumanConfig)
+    """A person's pad or wheel on this host: the person drives, and is learned from instead of the
+    game's own driver."""
 
 
 BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16", "openvino_int8"]

@@ -171,6 +171,8 @@ def test_a_person_alone_is_enough():
         game.reset(Scene())
         instant = game.tick()
         assert instant.label.tolist() == [0.5, -0.5]
+        assert instant.is_human
+        assert instant.has_controls
         assert (instant.speed_mps, instant.location) == (None, (0.0, 0.0, 0.0))
         conformance.check_instant(game, instant)
 
@@ -182,6 +184,8 @@ def test_without_anybody_to_learn_from_there_is_no_label():
         instant = game.tick()
         assert instant.label is None
         assert (instant.speed_mps, instant.controls.tolist()) == (7.0, [0.0, 0.0])
+        assert not instant.has_controls
+        assert not instant.is_human
         assert game.tally.untold == 1
     hand = Hand()
     with watching(human=hand) as (game, _, _):

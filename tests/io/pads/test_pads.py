@@ -19,7 +19,7 @@ from charles.io.pads.command import CommandPad
 from charles.io.pads.diagnosis import check_uinput, explained
 from charles.io.pads.keyboard import KeyboardPad
 from charles.io.pads.make import make_pad
-from charles.io.pads.pad import Pad
+from charles.io.pads.pad import Pad, applied_by
 from charles.io.pads.recording import RecordingPad
 from charles.io.pads.sendinput import Input, SendInputKeys, key_input
 from charles.io.pads.virtual import VirtualDevice
@@ -289,6 +289,22 @@ def test_windows_gets_its_structures_as_it_expects_them():
     down, up = key_input(0x11, True), key_input(0xE04B, False)  # W, and the left arrow
     assert (down.type, down.any.ki.wScan, down.any.ki.dwFlags) == (1, 0x11, 0x0008)
     assert (up.any.ki.wScan, up.any.ki.dwFlags) == (0x4B, 0x0008 | 0x0002 | 0x0001)
+
+
+def test_a_pad_knows_what_the_game_makes_of_it():
+    pad = virtual_pad(XboxReport(), zones=ZonesConfig(brake=DeadZone(limit=0.625)))
+    for wanted, applied in (
+        ((0.5, -0.25), (0.5, -0.25)),
+        ((-1.0, 0.01), (-0.5, 0.0)),  # the brake has a limit, and little steering is neutral
+    ):
+        controls = np.array(wanted, np.float32)
+        pad.update(controls)
+        np.testing.assert_allclose(applied_by(pad, controls), applied, atol=1e-6)
+    pad.neutral()
+    assert not pad.applied.any()
+    far = np.array([2.0, np.inf], np.float32)
+    assert applied_by(RecordingPad(), far).tolist() == [0.0, 0.0]
+    assert applied_by(RecordingPad(), far[:1].repeat(2)).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it can be made here")
