@@ -31,7 +31,11 @@ def test_what_the_documents_collect_is_understood(command):
     parse(CollectOptions, shlex.split(command)[1:], program="charles-collect", text="")
 
 
-@pytest.mark.parametrize("command", commands_of("play"))
+@pytest.mark.parametrize(
+    "command",
+    # In running text an option may stand without its value.
+    [command for command in commands_of("play") if len(shlex.split(command)) != 2],
+)
 def test_what_the_documents_play_is_understood(command):
     parse(PlayOptions, shlex.split(command)[1:], program="charles-play", text="")
 
