@@ -105,8 +105,9 @@ def main() -> None:
     """Measure everything and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, help="the Python of an environment with the peers")
-    parser.add_argument("--task", choices=("all", "inference", "training"), default="all",
-                        help="one alone goes into a file of its own, without single operations")  # fmt: skip
+    tasks = ("all", "inference", "training")
+    text = "one alone goes into a file of its own, without single operations"
+    parser.add_argument("--task", choices=tasks, default="all", help=text)
     given = parser.parse_args()
     python = given.peers
     ceiling = make_product(SIDE, "float32")
