@@ -89,7 +89,7 @@ def train(run_dir: Path, port: int, minutes: float, extra: list[str]) -> dict:
     ]  # fmt: skip
     done = _run(command, timeout_s=minutes * 60 + 180)
     print(done[-3000:], flush=True)
-    return {"command": " ".join(command[:1] + command[1:])}
+    return {"command": " ".join(command)}
 
 
 def _run(command: list[str], *, timeout_s: float) -> str:
