@@ -234,7 +234,7 @@ def drive(run, **options):
             self.capture = replace(self.capture, camera="chase")
 
     return play(
-        PlayOptions(checkpoint=run.directory, seconds=20.0, console=False, **options),
+        PlayOptions(checkpoint=run.directory, seconds=100.0, console=False, **options),
         stop=_after_a_moment(),
         make_game=lambda config, seed: Chase(config.game, height=36, width=64, seed=seed),
         make_pad=run.pads.append if hasattr(run, "pads") else None,
@@ -249,7 +249,7 @@ def _after_a_moment():
 
         def is_set(self):
             Stop.looks += 1
-            return Stop.looks > 40
+            return Stop.looks > 100
 
     return Stop()
 

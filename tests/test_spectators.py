@@ -21,6 +21,20 @@ from charles.spectators import Spectators
 SCENE = Scene(seed=100_000, weather="clear", time_of_day_h=12.0)
 
 
+class StoppingPad(CommandPad):
+    """A pad that ends the drive after so many updates, however long they take."""
+
+    def __init__(self, game, stop, updates):
+        super().__init__(game)
+        self.stop, self.left = stop, updates
+
+    def update(self, controls):
+        super().update(controls)
+        self.left -= 1
+        if self.left == 0:
+            self.stop.set()
+
+
 class Cameras:
     """A game that shows which camera and which time was asked for, and is slow if told to be."""
 
@@ -102,8 +116,9 @@ def test_town_shows_three_cameras(tmp_path):
 def test_a_player_of_three_cameras_reports_the_cadence_of_each(tmp_path, capsys):
     with closing(TinyRun(tmp_path / "run", play=PlayConfig(rate_hz=10.0))) as run:
         run.save(1)
-        options = PlayOptions(checkpoint=run.directory, seconds=4.0, cameras=3)
-        report = play(options, make_pad=CommandPad, stop=threading.Event())
+        options = PlayOptions(checkpoint=run.directory, cameras=3)
+        stop = threading.Event()
+        report = play(options, make_pad=lambda game: StoppingPad(game, stop, 20), stop=stop)
     assert report is not None
     assert set(report.cameras) == {"chase", "rear"}
     shown = sum(each.instants for each in report.cameras.values())
