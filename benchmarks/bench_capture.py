@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 from benchmarks.harness import (
     Row,
@@ -60,10 +61,15 @@ def _parts(source: X11Source, out: np.ndarray) -> dict[str, Timing]:
     pixels, now_ns = source._pixels()
     resizer, watch = source._resizer, source.watch
 
+    def opencv() -> None:
+        small = cv2.resize(pixels, FRAME[::-1], interpolation=cv2.INTER_AREA)
+        cv2.cvtColor(small, cv2.COLOR_BGRA2RGB, dst=out)
+
     def timed(seconds: float) -> dict[str, Timing]:
         return {
             "grab": measure(source._pixels, seconds=seconds),
             "resize": measure(lambda: resizer.into(out, pixels), seconds=seconds),
+            "area means by OpenCV alone": measure(opencv, seconds=seconds),
             "tell duplicates": measure(lambda: watch.see(out, now_ns), seconds=seconds / 4),
             "all": measure(lambda: source.grab(out), seconds=seconds),
         }

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from charles.collector import collect
+from charles.collect import collect
 from charles.config import ServerConfig, TrainConfig
 from charles.io.game import Scene, Telemetry, checked_controls
 

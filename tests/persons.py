@@ -5,6 +5,7 @@ import time
 from charles.errors import PadError
 from charles.human_config import HumanConfig
 from charles.io.human.source import Axes, Person
+from charles.pad_config import DeadZone, ZonesConfig
 
 
 class ScriptedPerson:
@@ -18,7 +19,9 @@ class ScriptedPerson:
         self.axes, self.buttons = Axes(0.0, 0.0, 0.0), 0
         self.is_plugged_in, self.is_closed = True, False
         self.touched_ns = 0
-        config = HumanConfig(pedal_dead_zone=0.0, steering_dead_zone=0.0, idle_s=release_s)
+        none = DeadZone(game=0.0)
+        zones = ZonesConfig(accelerate=none, brake=none, steering=none)
+        config = HumanConfig(zones=zones, idle_s=release_s)
         self._person = Person(config)
 
     def move(self, *, pedal=0.0, steering=0.0):

@@ -15,7 +15,7 @@ from charles.parsing import parse_train
 from charles.run import write_run
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("train", "collect", "play", "town", "evaluate", "export")
+COMMANDS = ("train", "collect", "play", "serve", "town", "evaluate", "export", "calibrate")
 
 
 def run(name, *arguments, timeout_s=60):
@@ -110,6 +110,7 @@ def test_a_misspelt_option_is_answered_with_the_nearest(capsys):
     [
         ("collect", ["--server.host", "0.0.0.0"], "server.host must be an address of this host"),
         ("town", ["--time-of-day-h", "25"], "time_of_day_h must lie in 0..24, got 25.0"),
+        ("serve", ["--checkpoint", "/nowhere"], "run_dir must hold a run, got '/nowhere'"),
     ],
 )
 def test_a_bad_value_is_answered_with_one_line(name, arguments, text):
@@ -189,3 +190,13 @@ def test_values_are_found_however_they_are_written():
     assert parsing.value_of(arguments, "--run-dir") == "b"
     assert parsing.value_of(arguments, "--seed") == "4"
     assert parsing.value_of(arguments, "--steps") is None
+
+
+def test_a_game_is_named_in_one_word():
+    assert parse_train(["--game", "gymnasium:Pendulum-v1"]).config.game.gymnasium.env == (
+        "Pendulum-v1"
+    )
+    assert parse_train(["--preset", "tiny", "--game=gymnasium"]).config.game.name == "gymnasium"
+    assert parse_train(["--game", "town", "--seed", "3"]).config.game.name == "town"
+    with pytest.raises(ConfigError, match="only as in gymnasium:CarRacing-v3"):
+        parse_train(["--game", "town:Paris"])

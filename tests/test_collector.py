@@ -9,8 +9,9 @@ import pytest
 from tests.persons import ScriptedPerson
 
 from charles import presets
-from charles.collect_config import DaggerConfig
-from charles.collector import Collector, _make_known_game
+from charles.collect import make_driven_game, with_human
+from charles.collect_config import DaggerConfig, PerturbConfig
+from charles.collector import Collector
 from charles.data.exchange import Exchange
 from charles.data.pixels import to_pixels
 from charles.data.pool import Lane, PoolSpec
@@ -18,11 +19,15 @@ from charles.data.shm import unique_name
 from charles.errors import ConfigError, ExtraMissingError, PadError
 from charles.human_config import HumanConfig
 from charles.intake import sample_spec
+from charles.io.game import Scene
 from charles.io.human.driven import DrivenGame
 from charles.io.town import TownGame
 from charles.messages import Demand
 from charles.outputs import Bins, OutputConfig
+from charles.play_config import UnstuckConfig
 from charles.sample import SampleFlag, is_held_out
+from charles.town_config import TownConfig
+from charles.ui.collect_report import describe
 
 
 class Watched:
@@ -115,6 +120,47 @@ def test_whoever_plots_hears_of_every_sample_that_is_published_and_of_no_other(
     assert collector.tally.samples >= len(slots)
 
 
+@pytest.mark.parametrize(("frames", "told"), [(3, 0), (0, 2)])
+def test_late_frames_and_late_controls_are_paired_with_those_of_their_own_instant(
+    config, exchange, lane, frames, told
+):
+    """What a town with a known delay shows and tells belongs together, as its seed proves."""
+    late = replace(config.game, town=TownConfig(frame_delay=frames, telemetry_delay=told))
+    offset_ms = (frames - told) * 1000 / 30
+    offset = replace(
+        config.collect, latency_offset_ms=offset_ms, perturb=PerturbConfig(every_s=0.0)
+    )
+    config = replace(config, game=late, collect=offset)
+    with (
+        closing(TownGame(late, height=36, width=64, seed=5)) as game,
+        closing(TownGame(replace(late, town=TownConfig()), height=36, width=64, seed=5)) as truth,
+    ):
+        collector = make_collector(config, lane, game)
+        slots = collect(collector, exchange, 240)
+        scene = Scene(seed=game.world.config.seed)
+        assert collector.tally.scenes == 1
+        truth.reset(scene)
+        seen, told_at, frame = {}, {}, np.zeros((36, 64, 3), np.uint8)
+        for _ in range(240):
+            telemetry = truth.tick()
+            told_at[telemetry.captured_ns] = telemetry
+            truth.grab(frame)
+            pixels = np.zeros(lane.spec.pool.sample.frame_shape, np.uint8)
+            to_pixels(frame, lane.spec.pool.sample, pixels)
+            seen[telemetry.captured_ns] = pixels
+    assert len(slots) > 20
+    assert collector.tally.collisions == 0
+    for slot in slots:
+        header = exchange.pool.headers[slot]
+        # The frame was captured then, and shows the world of so many instants before.
+        of_ns = int(header["captured_ns"]) - frames * 33_333_333
+        np.testing.assert_array_equal(header["label"], told_at[of_ns].label)
+        np.testing.assert_array_equal(exchange.pool.pixels[slot], seen[of_ns])
+        first_ns = min(told_at)  # at the start nothing older is there to be told
+        read_ns = of_ns if frames else max(of_ns - told * 33_333_333, first_ns)
+        assert header["speed_mps"] == np.float32(told_at[read_ns].speed_mps)
+
+
 def test_a_person_may_drive_a_game_that_has_a_driver_and_is_the_one_to_learn_from(
     config, exchange, lane
 ):
@@ -142,7 +188,7 @@ def test_a_person_may_drive_a_game_that_has_a_driver_and_is_the_one_to_learn_fro
 def test_a_person_who_is_missing_is_named_before_the_game_is_made(config):
     human = HumanConfig(kind="evdev", device="/nowhere/event0")
     with pytest.raises((PadError, ExtraMissingError), match=r"nowhere|charles\[evdev\]"):
-        _make_known_game(config, 0, restart_command="", human=human)
+        make_driven_game(with_human(config, human), 0, restart_command="", is_by_person=True)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3", "v4"])
@@ -403,3 +449,66 @@ def test_a_range_of_worlds_that_are_all_held_out_does_not_stop_a_collector(
     collector.step()
     assert collector.tally.scenes == 1
     assert collector._is_held_out
+
+
+def test_nothing_is_kept_of_a_fade_before_and_after_a_car_is_put_elsewhere(config, exchange, lane):
+    stuck = UnstuckConfig(window_s=0.2, distance_m=1000.0, fade_s=0.1)  # it is stuck at once
+    config = replace(config, collect=replace(config.collect, unstuck=stuck))
+    game = replace(config.game, is_realtime=True)
+    with closing(TownGame(game, height=36, width=64, seed=5)) as town:
+        collector = make_collector(config, lane, town)
+        while not collector.tally.unstucks:
+            collector.step()
+        samples = collector.tally.samples
+        for _ in range(6):
+            collector.step()
+        assert (collector.tally.faded, collector.tally.samples) == (6, samples)
+        collector.step()
+        assert collector.tally.faded == 6
+
+
+def test_the_report_says_what_was_kept_by_bin_and_how_evenly_instants_came(
+    config, exchange, lane, town
+):
+    collector = make_collector(config, lane, town)
+    collect(collector, exchange, instants=300)
+    collector.heed(Demand(short={}, torn=2))
+    text = describe(collector.report())
+    for part in (
+        "collected: instants 300",
+        "starved 0",
+        "torn 2",
+        "period p50 33.3 p95",
+        "stale 0",
+    ):
+        assert part in text, part
+    lines = text.splitlines()
+    assert [line.split(",")[0] for line in lines[2:]] == ["acceleration_braking", "steering"]
+    assert "0: " in lines[-1]
+    assert "no label" not in text
+    told = describe(replace(collector.report(), unlabelled={"stale": 3, "idle": 0}))
+    assert "no label: stale 3\n" in told
+
+
+class Crashing(Watched):
+    """A watched game that says at every hundredth instant that the car crashed."""
+
+    def tick(self):
+        super().tick()
+        number = len(self.told)
+        self.told[number] = replace(self.last, is_collision=number % 100 == 0)
+        return self.told[number]
+
+
+def test_samples_of_the_seconds_before_the_expert_crashed_are_not_published(
+    config, exchange, lane, town
+):
+    perturb = replace(config.collect.perturb, every_s=0.0)
+    changed = replace(config.collect, drop_before_crash_s=1.0, perturb=perturb, scene_s=600.0)
+    collector = make_collector(replace(config, collect=changed), lane, Crashing(town._game))
+    slots = collect(collector, exchange, 800)
+    numbers = np.array([int(exchange.pool.headers[slot]["frame_index"]) for slot in slots])
+    assert len(numbers) > 50
+    assert (100 - numbers % 100 > 29).all()
+    assert collector.tally.dropped > 5
+    assert collector.tally.collisions == 8

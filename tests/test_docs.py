@@ -7,18 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from charles.options import CollectOptions, PlayOptions, TownOptions
+from charles.options import (
+    CalibrateOptions,
+    CollectOptions,
+    PlayOptions,
+    ServeOptions,
+    TownOptions,
+)
 from charles.parsing import parse, parse_train
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/usage.md", "docs/gta.md")
+GUIDES = sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+PAGES = ("README.md", *(f"docs/{name}" for name in GUIDES if name != "design.md"))
 
 
 def commands_of(script):
     """Arguments of every mention of a script, in blocks and in running text."""
     text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
-    found = re.findall(rf"^bin/{script}(?: .*)?$|`bin/{script} [^`]*`", text, re.MULTILINE)
-    return sorted({line.strip("`") for line in found if "--help" not in line})
+    found = re.findall(rf"^ *bin/{script}(?: .*)?$|`bin/{script} [^`]*`", text, re.MULTILINE)
+    return sorted({line.strip(" `") for line in found if "--help" not in line})
 
 
 @pytest.mark.parametrize("command", commands_of("train"))
@@ -31,18 +38,26 @@ def test_what_the_documents_collect_is_understood(command):
     parse(CollectOptions, shlex.split(command)[1:], program="charles-collect", text="")
 
 
-@pytest.mark.parametrize(
-    "command",
-    # In running text an option may stand without its value.
-    [command for command in commands_of("play") if len(shlex.split(command)) != 2],
-)
-def test_what_the_documents_play_is_understood(command):
-    parse(PlayOptions, shlex.split(command)[1:], program="charles-play", text="")
-
-
 @pytest.mark.parametrize("command", commands_of("town"))
 def test_what_the_documents_serve_is_understood(command):
     parse(TownOptions, shlex.split(command)[1:], program="charles-town", text="")
+
+
+@pytest.mark.parametrize("command", commands_of("calibrate"))
+def test_what_the_documents_calibrate_is_understood(command):
+    parse(CalibrateOptions, shlex.split(command)[1:], program="charles-calibrate", text="")
+
+
+@pytest.mark.parametrize("command", commands_of("play"))
+def test_what_the_documents_play_is_understood(command):
+    words = shlex.split(command)
+    if not words[-1].startswith("--"):  # which names an option, to be told about it
+        parse(PlayOptions, words[1:], program="charles-play", text="")
+
+
+@pytest.mark.parametrize("command", commands_of("serve"))
+def test_what_the_documents_predict_for_is_understood(command):
+    parse(ServeOptions, shlex.split(command)[1:], program="charles-serve", text="")
 
 
 def texts_of(path):

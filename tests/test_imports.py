@@ -10,10 +10,11 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "charles"
 
-WITHOUT_JAX = ("charles", "charles.collector", "charles.data", "charles.io", "charles.town",
+WITHOUT_JAX = ("charles", "charles.collect", "charles.data", "charles.io", "charles.town",
                "charles.connection", "charles.messages", "charles.server", "charles.cli",
                "charles.observer", "charles.parsing", "charles.presets", "charles.run",
-               "charles.ui.console", "charles.intake")  # fmt: skip
+               "charles.ui.console", "charles.intake", "charles.play", "charles.player",
+               "charles.remote", "charles.remote_messages")  # fmt: skip
 """Modules, and packages with all their modules, that workers import."""
 
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
@@ -36,7 +37,7 @@ MAY_IMPORT = {
 }
 """Rooms, and the rooms that each may import besides itself; composers may import any."""
 
-COMPOSERS_OF_UI = {"collector", "trainer", "play", "report", "cli", "evaluate"}
+COMPOSERS_OF_UI = {"collect", "collector", "trainer", "play", "report", "cli", "evaluate"}
 """Who may import ``ui``, besides itself."""
 
 

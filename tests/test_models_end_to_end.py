@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from charles.config import GameConfig, TrainConfig
+from charles.controls import to_controls
 from charles.evaluate import DriverSpec, make_driver, newest_step
 from charles.intake import sample_spec
 from charles.learner import Learner
 from charles.models import MODELS
 from charles.observer import blank_inputs
 from charles.play_config import UnstuckConfig
-from charles.policy import Policy, load_variables, to_controls
+from charles.policy import Policy, load_variables
 from charles.presets import get
 from charles.routes import Drive, Route
 from charles.run import write_run

@@ -9,24 +9,27 @@ import time
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from tests.ports import free_port
 from tests.tiny_run import TinyRun, make_config
 
-from charles.config import ServerConfig
+from charles.config import GameConfig, ServerConfig
 from charles.errors import CheckpointError, ExtraMissingError, GameError, PadError
 from charles.io.game import Scene
+from charles.io.pads.command import CommandPad
 from charles.io.pads.recording import RecordingPad
 from charles.io.town import TownGame
 from charles.options import PlayOptions
 from charles.pad_config import PadConfig
 from charles.play import describe, play
-from charles.play_config import UnstuckConfig
+from charles.play_config import RollbackConfig, UnstuckConfig
 from charles.player import Player
 from charles.policy import Policy
 from charles.run import write_run
 from charles.server import Server
+from charles.spectators import Spectators
 from charles.stage_log import STAGES, StageLog
 from charles.staging import Staged, Stager
 
@@ -49,13 +52,13 @@ def policy(run):
     return made
 
 
-def make_player(run, policy, game=None, **play_changes):
+def make_player(run, policy, game=None, pad=None, **play_changes):
     policy.config = replace(run.config, play=replace(run.config.play, **play_changes))
     policy.variables = policy.place({"params": run.state.params, "stats": run.state.stats})
     game = game or TownGame(run.config.game, height=36, width=64, seed=0)
     stager = Stager(policy, run.checkpoint_dir)  # not started: the test says what is newest
     stager.newest = Staged(1, policy.variables)
-    pad = RecordingPad()
+    pad = pad or RecordingPad()
     return Player(game, pad, policy, stager), stager, pad
 
 
@@ -118,6 +121,33 @@ def test_being_stuck_teleports_the_car_and_restarts_the_history(run, policy):
     assert np.hypot(*np.subtract(game.world.location, place)[:2]) > 5.0
     player.tick()
     assert not player._observer.inputs["history"].any()
+
+
+def test_what_is_told_waits_for_the_frames_that_show_it(run, policy):
+    """As it did for the samples that were learned from; here three instants."""
+    speeds = []
+
+    class Watched(TownGame):
+        def tick(self):
+            telemetry = super().tick()
+            speeds.append(telemetry.speed_mps)
+            return telemetry
+
+    game = Watched(run.config.game, height=36, width=64, seed=0)
+    make_player(run, policy, game)
+    collect = replace(run.config.collect, latency_offset_ms=100.0)
+    policy.config = replace(run.config, collect=collect)
+    stager = Stager(policy, run.checkpoint_dir)
+    stager.newest = Staged(1, policy.variables)
+    player = Player(game, RecordingPad(), policy, stager)
+    player.begin(SCENE)
+    game.set_npc(True)  # whose car moves
+    seen = []
+    for _ in range(12):
+        player.tick()
+        seen.append(float(player._observer.inputs["speed"][0]))
+    assert seen[5:] == pytest.approx(speeds[-10:-3])
+    assert seen[-1] != pytest.approx(speeds[-1])
 
 
 def test_a_prediction_that_is_no_number_lets_go_of_the_pad(run, policy):
@@ -209,6 +239,7 @@ PLAYER = """
 import sys
 from pathlib import Path
 from charles.options import PlayOptions
+from charles.io.pads.command import CommandPad
 from charles.io.pads.recording import RecordingPad
 from charles.play import play
 
@@ -331,3 +362,79 @@ def test_a_player_alone_with_nothing_but_a_bad_checkpoint_says_why(tmp_path):
         options = PlayOptions(checkpoint=bad.directory, seconds=30.0, console=False)
         with pytest.raises(CheckpointError, match="not finite"):
             play(options, stop=threading.Event(), make_pad=lambda game: RecordingPad(game.controls))
+
+
+def real_time_town(run):
+    return TownGame(replace(run.config.game, is_realtime=True), height=36, width=64, seed=0)
+
+
+def test_a_stuck_car_fades_out_jumps_and_fades_in_and_nothing_is_predicted_meanwhile(run, policy):
+    stuck = UnstuckConfig(window_s=0.3, distance_m=1000.0, fade_s=0.1)
+    game = real_time_town(run)
+    player, _, pad = make_player(run, policy, game, unstuck=stuck)
+    spectators = player._spectators = Spectators(game, 30.0)
+    shown = []
+    spectators.subscribe(lambda each: shown.append((each.camera, each.state, each.picture.mean())))
+    with closing(game):
+        player.begin(SCENE)
+        while player.state == "driving":
+            player.tick()
+        updates, ticks, place = len(pad.updates), player.tally.ticks, game.world.location
+        assert not pad.updates[-1].controls.any()
+        while player.state == "unstuck":
+            player.tick()
+        assert (len(pad.updates), player.tally.ticks) == (updates, ticks)
+        assert player.tally.passed == 6
+        assert np.hypot(*np.subtract(game.world.location, place)[:2]) > 5.0
+        player.tick()
+        assert len(pad.updates) == updates + 1
+    seen = {state: [light for _, at, light in shown if at == state] for _, state, _ in shown}
+    assert min(seen["unstuck"], default=0.0) < 0.5 * min(seen["driving"])
+    assert len(player.cadence._periods_ns) == player.report().cadence.instants - 2
+
+
+def follower(zero):
+    """Parameters, made of zeros, that steer towards the marker at a steady 5 m/s."""
+    zero["purpose"]["kernel"][0, :2] = 2.0, -2.0  # sine of the direction, and its negative
+    zero["heads"]["steering"]["kernel"][8:10, 0] = 1.0, -1.0
+    zero["speed"]["kernel"][0, 0] = 1.0
+    zero["gears"]["acceleration_braking"]["dense"]["bias"][1] = 0.5
+    zero["gears"]["acceleration_braking"]["dense"]["kernel"][0, 1] = -1.0
+    return zero
+
+
+def test_a_network_that_steers_into_walls_is_gone_back_from(run, policy):
+    """Ten times as fast as the town's time: every duration is a tenth of what it stands for."""
+    zeros = [jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.state.params)
+             for _ in range(2)]  # fmt: skip
+    better = policy.place({"params": follower(zeros[0]), "stats": run.state.stats})
+    for name in ("steering", "acceleration_braking"):
+        zeros[1]["heads"][name]["bias"][:] = 1.0
+    worse = policy.place({"params": zeros[1], "stats": run.state.stats})
+    town = TownGame(GameConfig(vehicles=0, pedestrians=0), height=36, width=64, seed=0)
+    player, stager, _ = make_player(
+        run, policy, town, CommandPad(town),
+        rate_hz=300.0, longest_hold=0.0, unstuck=UnstuckConfig(window_s=0.4, distance_m=0.2),
+        rollback=RollbackConfig(window_minutes=0.05, apart_s=0.5),
+    )  # fmt: skip
+    stager.newest = Staged(1, better)
+    player.begin(SCENE)
+    while player.rollback.trusted is None:
+        player.tick()
+    assert player.rollback.trusted.incidents == 0
+    stager.newest = Staged(2, worse)
+    for _ in range(3000):
+        player.tick()
+        if player.rollback.rollbacks:
+            break
+    assert player.step == 1
+    assert policy.variables is better
+    assert player.tally.unstucks > 0
+    assert "rolled back from checkpoint 2 to 1" in describe(player.report())
+    player.tick()
+    assert player.step == 1  # although the newest is still staged
+    stager.newest = Staged(3, policy.place({"params": zeros[0], "stats": run.state.stats}))
+    while player.step == 1:
+        player.tick()
+    assert player.step == 3
+    assert player.rollback.is_on_probation

@@ -5,19 +5,14 @@ import numpy as np
 import pytest
 from tests.tiny_run import TinyRun, make_config
 
+from charles.controls import ControlFilter, check_controls, to_controls
 from charles.data.history import History
 from charles.data.pixels import to_pixels
 from charles.errors import CheckpointError, ConfigError
 from charles.io.game import Telemetry
 from charles.observer import Observer, blank_inputs
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
-from charles.policy import (
-    ControlFilter,
-    Policy,
-    check_controls,
-    load_variables,
-    to_controls,
-)
+from charles.policy import Policy, load_variables
 
 
 def make_telemetry(rng):

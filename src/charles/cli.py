@@ -10,7 +10,15 @@ import sys
 from collections.abc import Callable, Sequence
 
 from charles.errors import CharlesError, WorkerError
-from charles.options import CollectOptions, EvaluateOptions, ExportOptions, PlayOptions, TownOptions
+from charles.options import (
+    CalibrateOptions,
+    CollectOptions,
+    EvaluateOptions,
+    ExportOptions,
+    PlayOptions,
+    ServeOptions,
+    TownOptions,
+)
 
 USER_ERROR = 2
 """Exit status of an error that the user can mend."""
@@ -34,6 +42,11 @@ def play() -> None:
     run_command("charles-play", _play)
 
 
+def serve() -> None:
+    """``charles-serve``: predictions for players on machines without an accelerator."""
+    run_command("charles-serve", _serve)
+
+
 def town() -> None:
     """``charles-town``: the built-in game, served or filmed."""
     run_command("charles-town", _town)
@@ -47,6 +60,11 @@ def evaluate() -> None:
 def export() -> None:
     """``charles-export``: a trained backbone as a weight file."""
     run_command("charles-export", _export)
+
+
+def calibrate() -> None:
+    """``charles-calibrate``: how a game answers a pad, and how late it shows it."""
+    run_command("charles-calibrate", _calibrate)
 
 
 def run_command(program: str, command: Callable[[Sequence[str]], None]) -> None:
@@ -96,6 +114,7 @@ def _train(arguments: Sequence[str]) -> None:
         player=options.player,
         console=options.console,
         resume=options.resume,
+        accept_contract=options.accept_contract,
     )
     if options.report:
         from charles.report import write_report
@@ -123,13 +142,15 @@ def _collect(arguments: Sequence[str]) -> None:
         "for the trainer, and survives its restarts."
     )
     options = parse(CollectOptions, arguments, program="charles-collect", text=text)
-    from charles.collector import collect
+    from charles.collect import collect
 
     collect(
         options.server,
         has_console=options.console,
         plot=options.plot,
         restart_command=options.restart_command,
+        accept_contract=options.accept_contract,
+        calibration=options.calibration,
         human=options.human,
     )
 
@@ -145,6 +166,19 @@ def _play(arguments: Sequence[str]) -> None:
     from charles.play import play
 
     play(options)
+
+
+def _serve(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = (
+        "Predict for players on other machines, which send what they see and get the controls "
+        "back, with the newest checkpoint of a run, also while it is being trained."
+    )
+    options = parse(ServeOptions, arguments, program="charles-serve", text=text)
+    from charles.serve import serve
+
+    serve(options)
 
 
 def _town(arguments: Sequence[str]) -> None:
@@ -170,13 +204,26 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from charles.parsing import parse
 
     text = (
-        "Let a checkpoint drive through towns it never saw, against its teacher, driving straight "
-        "ahead and an untrained network."
+        "Let a checkpoint drive through worlds it never saw (of Town, CarRacing or MetaDrive), "
+        "against its teacher, driving straight ahead and an untrained network."
     )
     options = parse(EvaluateOptions, arguments, program="charles-evaluate", text=text)
     from charles.evaluate import evaluate
 
     evaluate(options)
+
+
+def _calibrate(arguments: Sequence[str]) -> None:
+    from charles.parsing import parse
+
+    text = (
+        "Measure how a game answers a pad's axes, or how late its pictures are, by driving it. "
+        "Start where the road is straight and empty."
+    )
+    options = parse(CalibrateOptions, arguments, program="charles-calibrate", text=text)
+    from charles.calibrate import calibrate, describe
+
+    print(describe(calibrate(options), options.out))
 
 
 def _export(arguments: Sequence[str]) -> None:

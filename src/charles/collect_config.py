@@ -53,6 +53,13 @@ class CollectConfig:
     """Game time after which world, weather and time of day change."""
     traffic: tuple[float, float] = (1.0, 1.0)
     """Least and most traffic of a scene, relative to the game's; more of it shows more braking."""
+    drop_before_crash_s: float = 0.0
+    """Game time before a crash of the expert whose samples are dropped; for experts that do crash.
+    All samples then reach the trainer later by as much, and take more ``slots_per_collector``."""
+    latency_offset_ms: float = 0.0
+    """How much later frames show the world than the controls that are told, as charles-calibrate
+    measures it: each frame is paired with the controls of that much earlier. Negative where frames
+    come first."""
     perturb: PerturbConfig = field(default_factory=PerturbConfig)
     dagger: DaggerConfig = field(default_factory=DaggerConfig)
     unstuck: UnstuckConfig = field(default_factory=UnstuckConfig)
@@ -60,5 +67,10 @@ class CollectConfig:
     def __post_init__(self) -> None:
         require(self.rate_hz > 0, "collect.rate_hz", "be positive", self.rate_hz)
         require(self.scene_s > 0, "collect.scene_s", "be positive", self.scene_s)
+        require(abs(self.latency_offset_ms) <= 2000, "collect.latency_offset_ms",
+                "lie in [-2000, 2000]", self.latency_offset_ms)  # fmt: skip
+        is_time = 0 <= self.drop_before_crash_s < float("inf")
+        require(is_time, "collect.drop_before_crash_s", "be finite and 0 or more",
+                self.drop_before_crash_s)  # fmt: skip
         low, high = self.traffic
         require(0 <= low <= high, "collect.traffic", "be two rising numbers", self.traffic)

@@ -11,41 +11,30 @@ that is being trained (:mod:`charles.dagger`). The label is the expert's whoever
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from charles.config import ServerConfig, TrainConfig
-from charles.connection import Connection
+from charles.alignment import Alignment, Paired
+from charles.config import TrainConfig
 from charles.data.balancing import make_balancer
 from charles.data.pool import Lane
-from charles.errors import ConfigError, WireError
-from charles.human_config import HumanConfig
+from charles.errors import ConfigError
+from charles.holdback import Holdback
+from charles.io.abilities import Accounting
 from charles.io.game import WEATHERS, Game, Scene, Telemetry
-from charles.io.games import make_game as make_known_game
-from charles.io.human.driven import DrivenGame
-from charles.io.human.make import make_human
-from charles.messages import Checkpoint, Demand, Welcome
+from charles.messages import Demand
 from charles.observer import Observer
 from charles.perturb import Perturber
-from charles.process import stop_on_signals
+from charles.relocation import Relocation
 from charles.sample import SampleFlag, is_held_out
 from charles.timing import Cadence
-from charles.ui.console import CollectConsole, CollectView
-from charles.ui.plots import KeptPlot
+from charles.ui.collect_report import CollectReport
 from charles.unstuck import Unstuck
 
 if TYPE_CHECKING:  # needs jax, which a collector without a pupil does without
     from charles.dagger import Pupil
-
-GameMaker = Callable[[TrainConfig, int], Game]
-"""Makes the game of a run from its config and a seed."""
-
-REPORT_S = 0.5
-"""Between two reports to the server, and two looks at what it says."""
 
 STARVED_S = 0.5
 """How long a stepped game stands still for a free slot, before the server is listened to again."""
@@ -64,9 +53,13 @@ class Tally:
     samples: int = 0
     starved: int = 0
     unlabelled: int = 0
+    faded: int = 0
+    """Instants of fades, before and after the car is put elsewhere."""
     scenes: int = 0
     unstucks: int = 0
     collisions: int = 0
+    dropped: int = 0
+    """Samples of the time before the expert crashed."""
 
 
 class Collector:
@@ -116,11 +109,17 @@ class Collector:
         perturb = collect.perturb if game.is_advising else replace(collect.perturb, every_s=0.0)
         self._perturber = Perturber(perturb, spec.controls, rate_hz=collect.rate_hz, rng=rng)
         self._unstuck = Unstuck(collect.unstuck, collect.rate_hz)
+        self._relocation = Relocation(game, collect.unstuck.fade_s, collect.rate_hz)
+        self._torn = 0
+        self._holdback = Holdback(collect.drop_before_crash_s)
         self.takes_pupil = game.is_advising and collect.dagger.share > 0.0
         """Whether the network may drive: its expert must advise whoever drives."""
         self.pupil: Pupil | None = None
+        self._alignment = Alignment(collect.latency_offset_ms)
+        if self._alignment.needs_every_frame:
+            self.takes_pupil = False  # it would be shown pictures that are older than the game
         self._observer = Observer(spec)
-        self._has_frame = False
+        self._has_frame = self._is_pupil_driving = False
         self._scene_ticks = round(collect.scene_s * collect.rate_hz)
         self._ticks_left = 0
         self._episode = 0
@@ -138,28 +137,37 @@ class Collector:
             if output.name in demand.full
         )
         self._is_validation_full = demand.is_validation_full
+        self._torn = demand.torn
 
     def step(self) -> None:
         """Handle one instant: change the scene if it is time, observe, sample, push, remember."""
-        if self._ticks_left <= 0:
+        if self._ticks_left <= 0 and not self._relocation.is_under_way:
             self._change_scene()
         self._ticks_left -= 1
         telemetry = self._game.tick()
+        if self._relocation.is_under_way:
+            self._pass()
+            return
         self.tally.instants += 1
         self.cadence.add(telemetry.captured_ns)
         if telemetry.is_collision or self._unstuck.add(telemetry.speed_mps):
             self._put_elsewhere(telemetry)
             return
         self._has_frame = False
-        if self._observer.needs_every_frame:
+        if self._observer.needs_every_frame or self._alignment.needs_every_frame:
             self._see()
         flag = self._take_turns()
-        if telemetry.label is None or not np.isfinite(telemetry.label).all():
+        self._is_pupil_driving = flag == SampleFlag.ON_POLICY
+        paired = self._alignment.add(telemetry, flag, self._observer.frame)
+        if paired is not None and paired.frame is not None:
+            np.copyto(self._observer.frame, paired.frame)
+        if paired is None or paired.label is None or not np.isfinite(paired.label).all():
             self.tally.unlabelled += 1
         else:
-            self._consider(telemetry, telemetry.label, flag)
-        self._drive(telemetry, flag)
-        self._observer.remember(telemetry)
+            self._consider(paired, paired.label)
+        self._drive(telemetry, flag, paired.telemetry if paired is not None else telemetry)
+        if paired is not None:
+            self._observer.remember(paired.telemetry)
 
     def _change_scene(self) -> None:
         seed = self._choose_world()
@@ -191,12 +199,33 @@ class Collector:
     def _put_elsewhere(self, telemetry: Telemetry) -> None:
         self.tally.collisions += telemetry.is_collision
         self.tally.unstucks += not telemetry.is_collision
-        self._game.teleport()
+        if telemetry.is_collision and self._is_npc_driving:
+            self._holdback.crash(telemetry.captured_ns)
+        self._relocation.begin()
         self._begin_episode()
+
+    def _pass(self) -> None:
+        """An instant of a fade: nothing of it is kept."""
+        self.tally.faded += 1
+        self._relocation.step()
+        if not self._relocation.is_under_way:
+            self._begin_episode()
+
+    def report(self) -> CollectReport:
+        """How it went so far."""
+        game = self._game
+        return CollectReport(
+            tally=vars(self.tally),
+            unlabelled=game.unlabelled() if isinstance(game, Accounting) else {},
+            torn=self._torn,
+            cadence=self.cadence.report(),
+            bins=self.balancer.report(),
+        )
 
     def _begin_episode(self) -> None:
         self._episode += 1
         self._observer.restart()
+        self._alignment.clear()
         self._perturber.reset()
         if self.pupil is not None:
             self.pupil.reset()
@@ -213,8 +242,11 @@ class Collector:
         self._perturber.step()
         return self._perturber.flag
 
-    def _drive(self, telemetry: Telemetry, flag: SampleFlag) -> None:
-        """Let the expert drive, or take the wheel from it for a push or for the pupil."""
+    def _drive(self, telemetry: Telemetry, flag: SampleFlag, shown: Telemetry) -> None:
+        """Let the expert drive, or take the wheel from it for a push or for the pupil.
+
+        The pupil is told what belongs to the frame that it sees, as a player is: ``shown``.
+        """
         is_expert = flag not in (SampleFlag.PERTURBED, SampleFlag.ON_POLICY)
         if is_expert != self._is_npc_driving:
             self._let_npc_drive(is_expert)
@@ -223,13 +255,13 @@ class Collector:
             self._game.act(self._perturber.apply(telemetry.label))
         elif self.pupil is not None and self.pupil.is_due:
             self._see()
-            self._game.act(self.pupil.act(self._observer, telemetry))
+            self._game.act(self.pupil.act(self._observer, shown))
 
     def _let_npc_drive(self, is_driving: bool) -> None:
         self._game.set_npc(is_driving)
         self._is_npc_driving = is_driving
 
-    def _consider(self, telemetry: Telemetry, label: np.ndarray, flag: SampleFlag) -> None:
+    def _consider(self, paired: Paired, label: np.ndarray) -> None:
         """Capture the sample if an output's set wants it, and publish the sets it completes."""
         current = self._observer.current
         output = self.balancer.wants(label, current)
@@ -239,14 +271,25 @@ class Collector:
         if slot is None:
             self.tally.starved += 1
             return
-        self._write(slot, telemetry, label, output, flag)
+        self._write(slot, paired, label, output)
         self.tally.samples += 1
+        self._holdback.capture(slot, paired.told_ns)
         for unwanted in self.balancer.add(output, label, current, slot):
             self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
-            if self._on_kept is not None:
+            self._holdback.complete(slots)
+        self._publish(paired.told_ns)
+
+    def _publish(self, now_ns: int) -> None:
+        """Hand over the finished sets that need not be held back any longer."""
+        for slots, spoilt in self._holdback.due(now_ns):
+            for slot in spoilt:
+                self._lane.give_back(slot)
+            self.tally.dropped += len(spoilt)
+            if self._on_kept is not None and slots:
                 self._on_kept(self._lane.pool.headers["label"][slots])
-            self._lane.publish(slots)
+            if slots:
+                self._lane.publish(slots)
 
     def _claim(self) -> int | None:
         """A free slot. A stepped game can wait a moment for one; a real-time game loses it."""
@@ -273,19 +316,19 @@ class Collector:
     def _write(
         self,
         slot: int,
-        telemetry: Telemetry,
+        paired: Paired,
         label: np.ndarray,
         output: int,
-        flag: SampleFlag,
     ) -> None:
+        telemetry, flag = paired.telemetry, paired.flag
         with self._lane.writing(slot) as (header, pixels):
             is_plain = self._spec.pixel_format == "rgb" and self._spec.num_frames == 1
-            if is_plain and flag != SampleFlag.ON_POLICY:
+            if is_plain and not self._is_pupil_driving and paired.frame is None:
                 self._game.grab(pixels)
             else:
                 self._see()
                 self._observer.write_pixels(pixels)
-            header["captured_ns"] = telemetry.captured_ns
+            header["captured_ns"] = paired.captured_ns
             header["applied_ns"] = time.monotonic_ns()
             header["episode"] = (self._id << 32) | self._episode
             header["frame_index"] = self.tally.instants
@@ -299,151 +342,3 @@ class Collector:
             header["label"] = label
             header["purpose"] = telemetry.purpose
             self._observer.write_history(header["history"])
-
-
-def collect(
-    server: ServerConfig,
-    make_game: GameMaker | None = None,
-    *,
-    stop: threading.Event | None = None,
-    has_console: bool = True,
-    plot: Path | None = None,
-    restart_command: str = "",
-    human: HumanConfig | None = None,
-) -> None:
-    """Collect for the server until told to stop. Blocks; survives restarts of the server.
-
-    Args:
-        server: Where the server is.
-        make_game: Makes the game, for games that Charles does not know; by default the game that
-            the server's config names.
-        stop: Set it to stop; by default SIGINT and SIGTERM do.
-        has_console: Whether to show what is being collected.
-        plot: A PNG of how balanced the samples are that were kept from the server's run; none by
-            default.
-        restart_command: Command line that restarts the game, if it is one that needs it.
-        human: The pad of a person who drives instead of the game's own driver, in a game that
-            Charles knows.
-
-    Raises:
-        CharlesError: The game cannot be started, the server refused this collector, or the plot
-            cannot be written.
-    """
-    stop = stop or stop_on_signals()
-    maker = make_game or (
-        lambda config, seed: _make_known_game(
-            config, seed, restart_command=restart_command, human=human or HumanConfig()
-        )
-    )
-    with closing(Connection(server, "collector")) as connection:
-        while not stop.is_set():
-            welcome = connection.wait_welcome(stop=stop)
-            if welcome is not None:
-                _collect_session(
-                    connection, welcome, maker, stop, has_console=has_console, plot=plot
-                )
-
-
-def _make_known_game(
-    config: TrainConfig, seed: int, *, restart_command: str, human: HumanConfig
-) -> Game:
-    """The game that the config names, driven by a person if there is a pad."""
-    game = config.game
-    if human.kind == "none":
-        return make_known_game(game, config.frame, seed=seed, restart_command=restart_command)
-    if game.name == "window":
-        game = replace(game, window=replace(game.window, human=human))
-        return make_known_game(game, config.frame, seed=seed)
-    person = make_human(human)
-    assert person is not None
-    try:
-        made = make_known_game(
-            replace(game, is_realtime=True), config.frame, seed=seed,
-            restart_command=restart_command,
-        )  # fmt: skip
-        return DrivenGame(made, person)
-    except BaseException:
-        person.close()
-        raise
-
-
-def _collect_session(
-    connection: Connection,
-    welcome: Welcome,
-    make_game: GameMaker,
-    stop: threading.Event,
-    *,
-    has_console: bool,
-    plot: Path | None,
-) -> None:
-    """Collect until the server is lost or ``stop`` is set."""
-    if welcome.lane is None:
-        raise WireError("The server sent a collector no lane into the frame pool. Restart it.")
-    config = welcome.config
-    seeds = np.random.SeedSequence(welcome.seed).generate_state(3)
-    game_seed, collector_seed, pupil_seed = (int(seed) for seed in seeds)
-    with ExitStack() as stack:
-        console = stack.enter_context(closing(CollectConsole(is_enabled=has_console)))
-        lane = stack.enter_context(closing(Lane(welcome.lane)))
-        game = stack.enter_context(closing(make_game(config, game_seed)))
-        kept = plot and stack.enter_context(closing(KeptPlot(plot, game.controls)))
-        collector = Collector(
-            game, config, lane, collector_id=welcome.peer_id, seed=collector_seed, stop=stop,
-            on_kept=kept.add if kept else None,
-        )  # fmt: skip
-        started_s = reported_s = time.monotonic()
-        while not stop.is_set() and not connection.is_lost:
-            collector.step()
-            if time.monotonic() - reported_s > REPORT_S:
-                reported_s = time.monotonic()
-                _report(connection, collector, console, started_s)
-                if _hear(connection, collector):
-                    collector.pupil = _make_pupil(welcome, pupil_seed, stack)
-
-
-def _make_pupil(welcome: Welcome, seed: int, stack: ExitStack) -> "Pupil":
-    """The network of the run that is being trained, until ``stack`` ends. Compiles for seconds."""
-    from charles.dagger import Pupil
-    from charles.policy import Policy
-    from charles.staging import Stager
-
-    policy = Policy(welcome.config)
-    policy.warm_up()
-    stager = stack.enter_context(Stager(policy, welcome.run_dir / "checkpoints"))
-    return Pupil(policy, stager, rng=np.random.default_rng(seed))
-
-
-def _hear(connection: Connection, collector: Collector) -> bool:
-    """Hear what the trainer says: what it is short of, and whether it has a network to drive.
-
-    Returns:
-        Whether the collector's pupil is now due to come.
-    """
-    is_pupil_due = False
-    for message in connection.poll():
-        if isinstance(message, Demand):
-            collector.heed(message)
-        elif isinstance(message, Checkpoint):
-            is_pupil_due = collector.pupil is None and collector.takes_pupil
-    return is_pupil_due
-
-
-def _report(
-    connection: Connection, collector: Collector, console: CollectConsole, started_s: float
-) -> None:
-    """Tell the server and the console how it goes."""
-    tally, cadence = collector.tally, collector.cadence.report()
-    rate_hz = tally.instants / max(time.monotonic() - started_s, 1e-9)
-    bins = collector.balancer.report()
-    connection.status(
-        state="collecting",
-        rate_hz=rate_hz,
-        detail={
-            "samples": tally.samples,
-            "collisions": tally.collisions,
-            "unstucks": tally.unstucks,
-            "starved": tally.starved,
-        },
-        bins=bins,
-    )
-    console.show(CollectView(rate_hz=rate_hz, tally=vars(tally), cadence=cadence, bins=bins))

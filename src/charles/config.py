@@ -20,6 +20,7 @@ from charles.training_config import (
     CheckpointConfig,
     OptimizerConfig,
     Precision,
+    RateGuardConfig,
     ValidationConfig,
 )
 
@@ -154,6 +155,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guard: RateGuardConfig = field(default_factory=RateGuardConfig)
     play: PlayConfig = field(default_factory=PlayConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
 

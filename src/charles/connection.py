@@ -9,14 +9,17 @@ from collections.abc import Mapping
 import psutil
 
 from charles.config import ServerConfig
+from charles.contract import CaptureContract, require_same
 from charles.data.balancing import BalanceReport
-from charles.errors import WireError
+from charles.errors import ContractError, WireError
 from charles.io.wire import ClientSocket
 from charles.messages import (
     PING_S,
     POLL_S,
     SILENT_S,
+    Agreed,
     Bye,
+    Captures,
     Hello,
     News,
     Refused,
@@ -50,6 +53,7 @@ class Connection:
         self._news: list[News] = []
         self._is_member = False
         self._num_lost = 0
+        self._session = 0
         self._heard_s = self._told_s = 0.0
         self._told_state = ""
         self._waiting_s: float | None = None
@@ -94,6 +98,35 @@ class Connection:
             self._say_waiting()
         return None
 
+    def agree(
+        self, contract: CaptureContract, *, is_accepted: bool, stop: threading.Event | None = None
+    ) -> CaptureContract | None:
+        """Tell the server how this collector's game is captured, and wait for its answer.
+
+        Args:
+            contract: Of this collector's game.
+            is_accepted: Whether differences from the run's are accepted.
+            stop: Ends the wait when set.
+
+        Returns:
+            The run's contract; ``None`` if the server was lost or ``stop`` was set.
+
+        Raises:
+            ContractError: It differs from the run's, or the server cannot keep it.
+        """
+        captures = Captures(session=self._session, contract=contract, is_accepted=is_accepted)
+        self._socket.send(captures)
+        while not self.is_lost and (stop is None or not stop.is_set()):
+            for message in self._read(POLL_S):
+                if isinstance(message, Agreed) and message.session == self._session:
+                    require_same(
+                        message.contract, contract, who="this collector", is_accepted=is_accepted
+                    )
+                    return message.contract
+                if isinstance(message, Refused) and message.session == self._session:
+                    raise ContractError(message.reason)
+        return None
+
     def _say_waiting(self) -> None:
         """Say once that there is no server, when that has been so for a moment."""
         if self._waiting_s is None:
@@ -122,7 +155,13 @@ class Connection:
 
     def poll(self) -> list[News]:
         """What the server told since the last call; also keeps :attr:`is_lost` up to date."""
-        arrived = self._socket.poll(0)
+        self._read(0)
+        news, self._news = self._news, []
+        return news
+
+    def _read(self, timeout_s: float) -> list[ToPeer]:
+        """What arrived; news are kept for :meth:`poll`, and a lost server is noticed."""
+        arrived = self._socket.poll(timeout_s)
         if arrived:
             self._heard_s = time.monotonic()
         for message in arrived:
@@ -133,8 +172,7 @@ class Connection:
         is_silent = time.monotonic() - self._heard_s > SILENT_S
         if is_silent or self._socket.num_lost > self._num_lost:
             self._is_member = False
-        news, self._news = self._news, []
-        return news
+        return arrived
 
     def close(self) -> None:
         """Say goodbye; the lane must be let go of before. May be called twice."""
@@ -164,6 +202,7 @@ class Connection:
                 raise WireError(f"{self._where} refused this {self._role}: {message.reason}")
             if isinstance(message, Welcome) and message.session == session:
                 self._is_member = True
+                self._session = session
                 self._heard_s = time.monotonic()
                 self._told_state = ""
                 return message

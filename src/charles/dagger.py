@@ -12,9 +12,10 @@ References:
 
 import numpy as np
 
+from charles.controls import to_controls
 from charles.io.game import Telemetry
 from charles.observer import Observer
-from charles.policy import Policy, to_controls
+from charles.policy import Policy
 from charles.staging import Stager
 
 

@@ -13,6 +13,8 @@
     ├── SharedMemoryError      a block is missing, foreign, or does not fit
     ├── StorageError           the disk copy of the samples cannot be written or read
     ├── CheckpointError        a checkpoint is missing, truncated or of another network
+    ├── ContractError          what is captured is not what the run has learned from
+    ├── CalibrationError       a game cannot be measured, or a calibration is not of this game
     ├── WireError              a port is busy or closed, or a message is malformed
     └── WorkerError            a worker process failed; carries its traceback
 
@@ -67,6 +69,14 @@ class StorageError(CharlesError):
 
 class CheckpointError(CharlesError):
     """A checkpoint is missing, truncated or of another network."""
+
+
+class ContractError(CharlesError):
+    """What is captured is not what the run has learned from."""
+
+
+class CalibrationError(CharlesError):
+    """A game cannot be measured, or a calibration is malformed or of another game."""
 
 
 class WireError(CharlesError):

@@ -1,6 +1,7 @@
-"""Closed-loop evaluation: how far a checkpoint drives, in towns that were never trained on.
+"""Closed-loop evaluation: how far a checkpoint drives, in worlds that were never trained on.
 
-Four drivers drive the same routes: ``driving`` (the checkpoint), ``npc`` (its teacher), and two
+Where its game is Town, CarRacing or MetaDrive (:mod:`charles.courses`). Four drivers drive the same
+routes: ``driving`` (the checkpoint), ``npc`` (its teacher), and two
 floors, ``straight`` (straight ahead) and ``untrained`` (the network before training). Routes are
 shared out to worker processes, each with one thread, so that the result is the same on any machine
 of a kind, and the same twice.
@@ -11,131 +12,32 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from charles.config import TrainConfig
+from charles.contract import read_contract
+from charles.courses import PLACES, Course, make_course
+from charles.drivers import UNTRAINED_SEED as UNTRAINED_SEED
+from charles.drivers import DriverSpec as DriverSpec
+from charles.drivers import PolicyDriver as PolicyDriver
+from charles.drivers import make_driver as make_driver
 from charles.errors import CheckpointError, WorkerError
-from charles.observer import Observer
 from charles.options import EvaluateOptions
-from charles.routes import (
-    Driver,
-    Npc,
-    Route,
-    RouteResult,
-    Straight,
-    drive_route,
-    make_routes,
-    telemetry_of,
-)
+from charles.routes import Route, RouteResult
 from charles.run import NOT_CONTRACT, as_data, read_run
 from charles.statistics import Estimate, compare, event_rate, interval
-from charles.town.world import World
-
-if TYPE_CHECKING:  # both are heavy, and the NPC and the floor need neither
-    from charles.policy import Policy
-    from charles.town.render import Renderer
 
 DRIVERS = ("driving", "npc", "straight", "untrained")
 """The drivers of a report, the checkpoint first."""
-
-UNTRAINED_SEED = 12345
-"""Of the parameters of the untrained floor; not a seed that a run is started with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DriverSpec:
-    """A driver by description, so that a worker can make it."""
-
-    name: str
-    """Its name in the report."""
-    kind: Literal["policy", "npc", "straight"]
-    checkpoint_dir: Path | None = None
-    """Where a policy's parameters are; ``None`` leaves it untrained."""
-    step: int | None = None
-    """Which checkpoint; ``None`` for the newest."""
-
-
-class PolicyDriver:
-    """A network at the wheel: sees the hood camera's picture, as the player does.
-
-    Args:
-        policy: The network; may be shared between drivers, so that it is compiled once.
-        variables: This driver's parameters, as :meth:`charles.policy.Policy.place` returns them.
-        renderer: Draws the frames; may be shared too.
-    """
-
-    def __init__(self, policy: "Policy", variables: Any, renderer: "Renderer") -> None:
-        from charles.policy import ControlFilter
-
-        self._policy = policy
-        self._variables = variables
-        self._renderer = renderer
-        self._observer = Observer(policy.spec)
-        config = policy.config
-        self._filter = ControlFilter(config.outputs, policy.spec.controls, config.play.smoothing)
-
-    @property
-    def frame(self) -> np.ndarray:
-        """What it saw last, RGB uint8 ``[H, W, 3]``; overwritten by the next call."""
-        return self._observer.frame
-
-    def start(self) -> None:
-        """See :class:`charles.routes.Driver`."""
-        self._observer.restart()
-        self._filter.restart()
-
-    def drive(self, world: World) -> np.ndarray:
-        """See :class:`charles.routes.Driver`."""
-        self._renderer.render(world.view(), self._observer.frame)
-        telemetry = telemetry_of(world)
-        inputs = self._observer.observe(telemetry)
-        predictions = self._policy.predict(inputs, self._variables)
-        self._observer.remember(telemetry)
-        return self._filter.apply(predictions)
-
-
-def make_driver(spec: DriverSpec, config: TrainConfig) -> Driver:
-    """The driver that ``spec`` describes. A policy takes seconds to load and to compile.
-
-    Raises:
-        CheckpointError: The checkpoint is missing or of another network.
-    """
-    if spec.kind == "npc":
-        return Npc()
-    if spec.kind == "straight":
-        return Straight()
-    from charles.policy import load_variables
-
-    policy, renderer = _eyes(config)
-    if spec.checkpoint_dir is None:
-        variables = policy.untrained(UNTRAINED_SEED)
-    else:
-        variables = load_variables(policy, spec.checkpoint_dir, spec.step)
-    return PolicyDriver(policy, variables, renderer)
-
-
-@cache
-def _eyes(config: TrainConfig) -> tuple["Policy", "Renderer"]:
-    """The network and the camera that the drivers of this process share."""
-    from charles.policy import Policy
-    from charles.town.render import Renderer
-
-    return Policy(config), Renderer(config.frame.height, config.frame.width)
-
-
-_drivers: dict[DriverSpec, Driver] = {}
-"""Drivers that this worker process has made."""
 
 
 def _start_worker() -> None:
@@ -148,12 +50,15 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)
 
 
+@cache
+def _course(config: TrainConfig) -> Course:
+    """The course that this worker process drives."""
+    return make_course(config)
+
+
 def _work(spec: DriverSpec, route: Route, config: TrainConfig) -> RouteResult:
     """One drive, in a worker process."""
-    if spec not in _drivers:
-        _drivers[spec] = make_driver(spec, config)
-    driver = _drivers[spec]
-    return drive_route(spec.name, driver, route, game=config.game, unstuck=config.play.unstuck)
+    return _course(config).drive(spec, route)
 
 
 def run_routes(
@@ -199,17 +104,18 @@ def run_routes(
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
-    """Drive a checkpoint, its teacher and two floors through unseen towns, and report.
+    """Drive a checkpoint, its teacher and two floors through unseen worlds, and report.
 
     Writes ``options.json`` and prints a table. Blocks for about a minute for 20 routes.
 
     Raises:
-        ConfigError: A town was trained on, or there is no route.
+        ConfigError: A world was trained on, there is no route, or the run's game cannot be scored.
         CheckpointError: There is no checkpoint, or it is of another network.
     """
     run_dir, checkpoint_dir = find_run(options.checkpoint)
     config = read_run(run_dir)
-    routes = make_routes(options.routes, first_seed=options.first_seed, game=config.game)
+    course = make_course(config)
+    routes = course.make_routes(options.routes, first_seed=options.first_seed)
     step = newest_step(checkpoint_dir)
     specs = (
         DriverSpec(name="driving", kind="policy", checkpoint_dir=checkpoint_dir, step=step),
@@ -224,6 +130,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             on_result=lambda _: progress.advance(task),
         )  # fmt: skip
     report = make_report(drives, checkpoint_step=step, config=config)
+    contract = read_contract(run_dir)
+    report["contract"] = contract.fingerprint if contract else ""
     if options.json is not None:
         write_report(options.json, report)
     print_report(report)
@@ -274,6 +182,7 @@ def make_report(
         "ratio_to_npc": {
             "route_completion": interval(_completions(ours), _completions(theirs)).as_json(),
             "collisions_per_km": compare(_collision_rate(ours), _collision_rate(theirs)).as_json(),
+            "arrivals": interval(_arrivals(ours), _arrivals(theirs)).as_json(),
         },
         "by_weather": _summarise_by(drives, lambda route: route.weather),
         "by_time_of_day": _summarise_by(drives, lambda route: f"{route.time_of_day_h:02.0f}:00"),
@@ -297,6 +206,7 @@ def summarise(drives: Sequence[RouteResult]) -> dict[str, Any]:
     endings = [drive.ended for drive in drives]
     figures: dict[str, Estimate] = {
         "route_completion": interval(_completions(drives)),
+        "arrivals": interval(_arrivals(drives)),
         "collisions_per_km": event_rate(*_collision_rate(drives)),
         "off_road_s_per_km": interval([drive.off_road_s for drive in drives], km),
         "distance_between_unstucks_m": interval([drive.distance_m for drive in drives], stuck),
@@ -314,6 +224,10 @@ def summarise(drives: Sequence[RouteResult]) -> dict[str, Any]:
 
 def _completions(drives: Sequence[RouteResult]) -> list[float]:
     return [drive.completion for drive in drives]
+
+
+def _arrivals(drives: Sequence[RouteResult]) -> list[float]:
+    return [float(drive.ended == "done") for drive in drives]
 
 
 def _collision_rate(drives: Sequence[RouteResult]) -> tuple[list[float], list[float]]:
@@ -356,7 +270,10 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:
     """Print the drivers side by side, each figure with its 95 % interval."""
     num, step = report["num_routes"], report["checkpoint_step"]
-    title = f"{num} routes in unseen towns, checkpoint {step}"
+    places = PLACES.get(report["config"]["game"]["name"], "worlds")
+    title = f"{num} routes in unseen {places}, checkpoint {step}"
+    if report.get("contract"):
+        title += f", contract {report['contract']}"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("driver", no_wrap=True)
     for name in ("route completion", "collisions /km", "off-road s/km", "m between unstucks"):
@@ -367,11 +284,12 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
             table.add_row(name, *_cells(report[name]))
     console = console or Console()
     console.print(table)
-    ratio = report["ratio_to_npc"]["route_completion"]
+    ratio, arrivals = (report["ratio_to_npc"][name] for name in ("route_completion", "arrivals"))
     collisions = [_text(report[name]["collisions_per_km"], ".1f") for name in ("driving", "npc")]
     console.print(
-        f"driving completes {_text(ratio, '.0%')} of what the npc completes, with "
-        f"{collisions[0]} collisions per km against its {collisions[1]}"
+        f"driving completes {_text(ratio, '.0%')} of what the npc completes and arrives at "
+        f"{_text(arrivals, '.0%')} of its rate, with {collisions[0]} collisions per km against its "
+        f"{collisions[1]}"
     )
 
 

@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from charles.errors import require
+from charles.gymnasium_config import GymnasiumConfig
 from charles.human_config import HumanConfig
+from charles.metadrive_config import MetaDriveConfig
 from charles.sample import PixelFormat
 from charles.screen_config import ScreenConfig
 from charles.telemetry_config import TelemetryConfig
+from charles.town_config import TownConfig
 
-GameName = Literal["town", "deepgtav", "deepgtav_zmq", "window"]
+GameName = Literal["town", "deepgtav", "deepgtav_zmq", "window", "gymnasium", "metadrive"]
 Weather = Literal["clear", "overcast", "rain", "fog"]
 
 
@@ -64,7 +67,8 @@ class GameConfig:
     name: GameName = "town"
     """``town`` is built in; ``deepgtav`` is GTA V with the DeepGTAV v2 mod, or anything that speaks
     its protocol; ``deepgtav_zmq`` is GTA V with the fork that newer builds need; ``window`` is any
-    game that can be seen."""
+    game that can be seen; ``gymnasium`` is an environment of Gymnasium, such as CarRacing;
+    ``metadrive`` is the simulator MetaDrive."""
     host: str = "127.0.0.1"
     """Where the game listens (deepgtav, deepgtav_zmq)."""
     port: int = 8000
@@ -81,8 +85,11 @@ class GameConfig:
     hours: tuple[float, float] = (0.0, 24.0)
     """Times of day to choose from."""
     is_realtime: bool = False
-    """Let the built-in game run by the wall clock; a player always does."""
+    """Let a game that can be stepped run by the wall clock; a player always does."""
+    town: TownConfig = field(default_factory=TownConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
+    gymnasium: GymnasiumConfig = field(default_factory=GymnasiumConfig)
+    metadrive: MetaDriveConfig = field(default_factory=MetaDriveConfig)
 
     def __post_init__(self) -> None:
         low, high = self.seeds

@@ -1,10 +1,11 @@
 """Settings of a person's own pad or wheel; see :mod:`charles.io.human`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from charles.errors import require
+from charles.pad_config import ZonesConfig
 
 HumanKind = Literal["none", "evdev", "xinput"]
 
@@ -27,10 +28,9 @@ class HumanConfig:
     """Axis of the brake, likewise (evdev)."""
     steering: str = ""
     """Axis of the steering, likewise; a minus in front exchanges left and right (evdev)."""
-    pedal_dead_zone: float = 0.25
-    """Share of triggers or pedals that the game ignores; for a wheel mostly 0."""
-    steering_dead_zone: float = 0.25
-    """Share of the stick or wheel that the game ignores; for a wheel mostly 0."""
+    zones: ZonesConfig = field(default_factory=ZonesConfig)
+    """What the game makes of the axes, the same table that a player's pad is written with
+    (``pad.zones``); for a wheel ``game`` is mostly 0."""
     idle_s: float = 5.0
     """A pad that rests for so long is taken as left alone, and nothing is learned from it."""
 
@@ -38,8 +38,5 @@ class HumanConfig:
         kinds = ("none", "evdev", "xinput")
         require(self.kind in kinds, "human.kind", f"be one of {kinds}", self.kind)
         require(0 <= self.slot < 4, "human.slot", "lie in 0..3", self.slot)
-        for name in ("pedal_dead_zone", "steering_dead_zone"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"human.{name}", "lie in [0, 1)", value)
         is_idle = math.isfinite(self.idle_s) and self.idle_s > 0
         require(is_idle, "human.idle_s", "be positive", self.idle_s)

@@ -10,6 +10,7 @@ import numpy as np
 
 from charles.checkpoint import Checkpoints
 from charles.config import TrainConfig
+from charles.contract import CaptureContract, as_data
 from charles.data.device import put
 from charles.errors import CharlesError, require
 from charles.hot import HotValues
@@ -87,6 +88,8 @@ class Learner:
         )
         self.checkpoints = Checkpoints(config.run_dir / "checkpoints", keep=config.checkpoint.keep)
         self._contract = contract_of(config)
+        self.capture: CaptureContract | None = None
+        """How the pictures were captured that it learns from, once that is known."""
         self.step_number = 0
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -132,7 +135,8 @@ class Learner:
 
     def save(self, data_state: dict[str, np.ndarray]) -> None:
         """Write a checkpoint in the background."""
-        self.checkpoints.save(self.step_number, self.state, data_state, contract=self._contract)
+        contract = {**self._contract, "capture": as_data(self.capture)}
+        self.checkpoints.save(self.step_number, self.state, data_state, contract=contract)
 
     def restore(self, *, resume: bool) -> Restored | None:
         """Take the newest checkpoint, if that is wanted and there is one.

@@ -3,6 +3,7 @@
 One membership, in order::
 
     peer → Hello, repeated until answered     server → Welcome, or Refused
+    collector → Captures, once it has a game  server → Agreed, or Refused
     peer → Status, at most twice a second     server → Ping every second, Demand, Checkpoint
     peer → Bye, or its process ends           server → Bye: it is going, or does not know the peer
 
@@ -19,10 +20,11 @@ from typing import Literal
 import msgspec
 
 from charles.config import TrainConfig
+from charles.contract import CaptureContract
 from charles.data.balancing import BalanceReport
 from charles.data.pool import LaneSpec
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised whenever a message changes."""
 
 PING_S = 1.0
@@ -73,6 +75,23 @@ class Refused(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     reason: str
 
 
+class Captures(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """How a collector's game is captured, told before it sends anything of it."""
+
+    session: int
+    contract: CaptureContract
+    is_accepted: bool = False
+    """Whether its user has accepted that it may differ from the run's."""
+
+
+class Agreed(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """The collector may send what it captures."""
+
+    session: int
+    contract: CaptureContract
+    """The run's: of its first collector."""
+
+
 class Status(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """How a peer is doing."""
 
@@ -95,6 +114,8 @@ class Demand(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """Outputs whose buffers need no more samples for now."""
     is_validation_full: bool = False
     """No more samples of held-out worlds are needed."""
+    torn: int = 0
+    """Samples of all collectors that were torn so far, and dropped; for collectors to report."""
 
 
 class Checkpoint(msgspec.Struct, tag=True, frozen=True, kw_only=True):
@@ -111,7 +132,7 @@ class Bye(msgspec.Struct, tag=True, frozen=True):
     """The sender is going, or does not know the receiver (any more)."""
 
 
-ToServer = Hello | Status | Bye
-ToPeer = Welcome | Refused | Demand | Checkpoint | Ping | Bye
+ToServer = Hello | Captures | Status | Bye
+ToPeer = Welcome | Agreed | Refused | Demand | Checkpoint | Ping | Bye
 News = Demand | Checkpoint
 """What a peer is told after its welcome."""

@@ -2,6 +2,7 @@
 
 import string
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from charles.errors import did_you_mean, require
@@ -22,7 +23,7 @@ class DeadZone:
     """Share of the axis that the game ignores: 0.25 in GTA V; XInput recommends 0.24 for the left
     stick and 0.12 for triggers, but every game has its own."""
     limit: float = 1.0
-    """Largest axis value to send."""
+    """Largest axis value to send; beyond it the game does no more."""
     curve: float = 1.0
     """Exponent of the answer beyond the dead zone: 2 where a quarter of the way there already has
     half the effect, 0.5 where half the way has a quarter of it, 1 where the game is even."""
@@ -80,6 +81,9 @@ class PadConfig:
     by vgamepad (Windows, Linux). ``uinput``: the same by the Linux kernel alone. ``keyboard``: keys
     of the window in front, for games without a pad. ``none``: look on, drive nothing."""
     zones: ZonesConfig = field(default_factory=ZonesConfig)
+    calibration: Path | None = None
+    """File of charles-calibrate for this game: its dead zones and gains in place of ``zones``
+    (command, virtual, uinput)."""
     keys: KeysConfig = field(default_factory=KeysConfig)
     pulse_ms: float = 100.0
     """Time of a key's press and pause together at half deflection (keyboard). Near none and full

@@ -31,14 +31,17 @@ class TrainOptions:
     """What ``charles-train`` is told."""
 
     preset: str = "default"
-    """Settings to start from: default, town_small, town_live, tiny, or a documented model, for
-    example model_0004_inceptionresnetv2_v3. Shown here are its values."""
+    """Settings to start from: default, town_small, town_live, car_racing_live, metadrive_live,
+    tiny, or a documented model, for example model_0004_inceptionresnetv2_v3. Shown here are its
+    values."""
     collectors: int = 0
     """Collectors to start along. More may join at any time: charles-collect."""
     player: bool = False
     """Start a player along. One may join at any time: charles-play."""
     resume: bool = False
     """Go on with the run in --run-dir, with its own settings and what is said here."""
+    accept_contract: bool = False
+    """Go on, with a warning, where --resume captures otherwise than the run did so far."""
     console: bool = True
     """Show buffers, losses, rates and who is connected."""
     report: bool = False
@@ -93,6 +96,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         ConfigError: There is no such preset, no run to resume, or a value breaks a rule.
         SystemExit: Help was asked for, or an argument is unknown or malformed.
     """
+    arguments = expand_game(arguments)
     preset = value_of(arguments, "--preset")
     if "--resume" in arguments:
         require(preset is None, "--preset", "be left out with --resume", preset,
@@ -102,6 +106,33 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         base = presets.get(preset or "default")
     default = TrainOptions(preset=preset or "default", config=base)
     return parse(TrainOptions, arguments, program="charles-train", text=TRAIN_TEXT, default=default)
+
+
+def expand_game(arguments: Sequence[str]) -> list[str]:
+    """``--game NAME`` and ``--game gymnasium:ENV`` as the fields that they stand for.
+
+    Example:
+        >>> expand_game(["--game", "gymnasium:CarRacing-v3", "--seed", "3"])
+        ['--game.name', 'gymnasium', '--game.gymnasium.env', 'CarRacing-v3', '--seed', '3']
+        >>> expand_game(["--game=town"])
+        ['--game.name', 'town']
+
+    Raises:
+        ConfigError: Another game than ``gymnasium`` is given an environment.
+    """
+    expanded: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag != "--game":
+            expanded.append(argument)
+            continue
+        name, colon, env = (value if equals else next(rest, "")).partition(":")
+        rule = "name an environment only as in gymnasium:CarRacing-v3"
+        require(not colon or name == "gymnasium", "--game", rule, f"{name}:{env}")
+        expanded += ["--game.name", name]
+        expanded += ["--game.gymnasium.env", env] if colon else []
+    return expanded
 
 
 def value_of(arguments: Sequence[str], name: str) -> str | None:

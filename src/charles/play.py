@@ -15,23 +15,34 @@ from functools import partial
 from pathlib import Path
 
 from charles.config import TrainConfig
+from charles.contract import (
+    CaptureContract,
+    contract_of_capture,
+    from_data,
+    read_contract,
+    require_same,
+)
 from charles.errors import CheckpointError
 from charles.evaluate import find_run
 from charles.human_config import HumanConfig
 from charles.human_samples import HumanSamples
+from charles.io.capture import capture_of
 from charles.io.game import Game, Scene
 from charles.io.games import make_game as make_known_game
 from charles.io.pads.make import make_pad as make_known_pad
+from charles.io.pads.make import zones_of
 from charles.io.pads.pad import Pad
 from charles.link import Link
 from charles.options import PlayOptions
 from charles.outputs import control_of
-from charles.player import Player, PlayReport
-from charles.policy import Policy
+from charles.player import Player, PlayReport, Predictor, Source
 from charles.process import stop_on_signals
+from charles.remote import RemoteLink, RemotePolicy
 from charles.run import read_run
-from charles.staging import Stager
+from charles.spectators import Spectators
 from charles.takeover import HumanMaker, Takeover, make_human, make_takeover, world_to_learn_in
+from charles.timing import NS_PER_S
+from charles.ui.cadence import cadence_text
 from charles.ui.console import PlayConsole, PlayView
 
 SWITCH_INTERVAL_S = 0.0005
@@ -90,6 +101,8 @@ def play(
 
     # Before the player's own pad is there, which would be taken for a person's.
     with make_takeover(options.takeover, make_person) or nullcontext() as takeover:
+        if options.backend == "remote":
+            return _play_remote(options, makers, is_over=is_over, takeover=takeover)
         if options.checkpoint is not None:
             run_dir, _ = find_run(options.checkpoint)
             run = Run(read_run(run_dir), run_dir)
@@ -99,17 +112,32 @@ def play(
 
 def describe(report: PlayReport) -> str:
     """What a person wants to know about a session of driving, in a few lines."""
-    tally, period = report.tally, report.cadence.period_ms
+    tally = report.tally
     stages = ", ".join(f"{name} {ms.p50:.1f}/{ms.p99:.1f}" for name, ms in report.stages_ms.items())
+    cameras = {"frames": report.frames, **report.cameras}
     lines = [
         f"drove {tally.ticks} ticks with checkpoint {report.step}: {tally.swaps} swaps, "
-        f"{len(report.refusals)} refused, {tally.unstucks} unstucks, {tally.collisions} collisions",
-        f"period p50 {period.p50:.1f}, p99 {period.p99:.1f}, max {period.max:.1f} ms; "
-        f"{report.missed} deadlines missed, {tally.lost} frames lost, "
-        f"{tally.not_finite} predictions not finite",
+        f"{len(report.refusals)} refused, {len(report.rollbacks)} rolled back, "
+        f"{tally.unstucks} unstucks, {tally.collisions} collisions",
+        *(str(rollback) for rollback in report.rollbacks),
+        f"pad: {cadence_text(report.cadence)}; {report.missed} deadlines missed, "
+        f"{tally.lost} frames lost, {tally.not_finite} predictions not finite",
+        *(f"{name}: {cadence_text(cadence)}" for name, cadence in cameras.items()),
+        *([f"{report.unshown} pictures for spectators dropped"] if report.cameras else []),
         f"capture to pad p50 {report.latency_ms.p50:.1f}, p99 {report.latency_ms.p99:.1f} ms; "
         f"stages p50/p99 ms: {stages}",
     ]
+    if report.note:
+        lines.append(report.note)
+    if report.remote is not None:
+        remote = report.remote
+        parts = {"network": remote.network_ms, "queue": remote.queued_ms,
+                 "server's prediction": remote.predict_ms}  # fmt: skip
+        split = ", ".join(f"{name} {ms.p50:.1f}/{ms.p99:.1f}" for name, ms in parts.items())
+        lines.append(
+            f"{remote.answered} answers in time, {remote.unanswered} not ({remote.late} came "
+            f"late), {remote.lost} connections lost; p50/p99 ms: {split}"
+        )
     return "\n".join([*lines, *_person_lines(report)])
 
 
@@ -126,6 +154,14 @@ def _person_lines(report: PlayReport) -> list[str]:
             f"for lack of a slot, {human.without_server} for lack of a server"
         )
     return [text]
+
+
+@dataclass(frozen=True)
+class Hands:
+    """A person who may take the wheel, and where what they show goes; by default nobody."""
+
+    takeover: Takeover | None = None
+    human: HumanSamples | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +219,11 @@ def _play_run(
     takeover: Takeover | None,
 ) -> PlayReport | None:
     """Compile, wait for parameters, drive; until it is over or the server trains another run."""
+    # Both need JAX, which a player whose network is elsewhere does without.
+    from charles.policy import Policy
+    from charles.staging import Stager
+
+    assert options.backend != "remote"
     policy = Policy(run.config, backend=options.backend)
     policy.warm_up()
 
@@ -192,7 +233,6 @@ def _play_run(
     human = None
     if takeover is not None and link is not None:
         human = HumanSamples(link.berth, policy.spec)
-    scene = _make_scene(options, run.config, is_learned_from=human is not None)
     with (
         closing(PlayConsole(is_enabled=options.console)) as console,
         Stager(policy, run.directory / "checkpoints") as stager,
@@ -205,19 +245,90 @@ def _play_run(
                 return None
             view.show_waiting()
             time.sleep(WAIT_S)
-        with (
-            closing(makers[0](run.config, options.seed)) as game,
-            closing(makers[1](game)) as pad,
-            undisturbed(),
-        ):
-            player = Player(game, pad, policy, stager, takeover=takeover, human=human)
+        expected = _captured(run, stager.newest.step)
+        hands = Hands(takeover, human)
+        report = _drive(options, makers, policy, stager, expected, hands, view=view,
+                        is_left=is_left)  # fmt: skip
+    report = replace(report, note=policy.note())
+    if options.console:  # the pad is closed by now, which makes it neutral, on every way out
+        print(describe(report))
+    return report
+
+
+def _captured(run: Run, step: int) -> CaptureContract | None:
+    """How the pictures were captured that a checkpoint has learned from; ``None`` if unknown."""
+    from charles.checkpoint import Checkpoints  # needs JAX
+
+    checkpoints = Checkpoints(run.directory / "checkpoints")
+    kept = checkpoints.contract(step).get("capture")
+    return from_data(kept, str(checkpoints.directory)) or read_contract(run.directory)
+
+
+def _drive(
+    options: PlayOptions,
+    makers: tuple[GameMaker, PadMaker],
+    policy: Predictor,
+    stager: Source,
+    expected: CaptureContract | None,
+    hands: Hands,
+    *,
+    view: "_Viewer",
+    is_left: Callable[[], bool],
+) -> PlayReport:
+    """Drive with what is ready to, until it is left; touches no pad of another contract."""
+    scene = _make_scene(options, policy.config, is_learned_from=hands.human is not None)
+    with closing(makers[0](policy.config, options.seed)) as game:
+        _require_captured(expected, policy.config, game, options)
+        with closing(makers[1](game)) as pad, undisturbed():
+            player = _make_player(game, pad, policy, stager, options, hands)
             player.begin(scene)
             while not is_left():
                 player.tick()
                 view.show(player)
-            report = player.report()
-    if options.console:  # the pad is closed by now, which makes it neutral, on every way out
-        print(describe(report))
+            return player.report()
+
+
+def _require_captured(
+    expected: CaptureContract | None, config: TrainConfig, game: Game, options: PlayOptions
+) -> None:
+    """Be sure that the game is captured as what drives has learned it.
+
+    Raises:
+        ContractError: It is captured otherwise, and that is not accepted.
+    """
+    if expected is None:
+        print("note: this run has no capture contract to compare with", file=sys.stderr)
+        return
+    ours = contract_of_capture(config, capture_of(game), pad=zones_of(options.pad))
+    require_same(expected, ours, who="this player", is_accepted=options.accept_contract)
+    if options.console:
+        print(f"driving under capture contract {expected.fingerprint}")
+
+
+def _play_remote(
+    options: PlayOptions,
+    makers: tuple[GameMaker, PadMaker],
+    *,
+    is_over: Callable[[], bool],
+    takeover: Takeover | None,
+) -> PlayReport | None:
+    """Drive with a network on a server, whatever it serves; the last report."""
+    report = None
+    with closing(RemoteLink(options.server, options.remote)) as link:
+        while (joined := link.join(is_over)) is not None:
+            policy = RemotePolicy(link, joined)
+            expected = from_data(joined.capture, link.where)
+
+            def is_left(policy: RemotePolicy = policy) -> bool:
+                return is_over() or policy.is_moved
+
+            with closing(PlayConsole(is_enabled=options.console)) as console:
+                view = _Viewer(console, None, policy)
+                report = _drive(options, makers, policy, policy, expected, Hands(takeover),
+                                view=view, is_left=is_left)  # fmt: skip
+            report = replace(report, remote=policy.report())
+            if options.console:
+                print(describe(report))
     return report
 
 
@@ -227,14 +338,24 @@ def _make_scene(options: PlayOptions, config: TrainConfig, *, is_learned_from: b
     return Scene(weather=options.weather, time_of_day_h=options.time_of_day_h, seed=seed)
 
 
+def _make_player(
+    game: Game, pad: Pad, policy: Predictor, stager: Source, options: PlayOptions, hands: Hands
+) -> Player:
+    """The player, with the spectators that the options ask for."""
+    rate_hz = policy.config.play.rate_hz
+    spectators = Spectators(game, rate_hz) if options.cameras > 1 else None
+    return Player(game, pad, policy, stager, spectators=spectators, takeover=hands.takeover,
+                  human=hands.human)  # fmt: skip
+
+
 class _Viewer:
     """Tells the console and the server how the driving goes, without holding it up."""
 
-    def __init__(self, console: PlayConsole, link: Link | None, stager: Stager) -> None:
+    def __init__(self, console: PlayConsole, link: Link | None, stager: Source) -> None:
         self._console, self._link, self._stager = console, link, stager
         self._told_s = time.monotonic()
-        self._told_ticks = 0
-        self._pps = 0.0
+        self._told_ticks = self._told_passed = self._told_frames = 0
+        self._pps = self._fps = 0.0
 
     def show_waiting(self) -> None:
         """There is nothing to drive with yet."""
@@ -246,36 +367,52 @@ class _Viewer:
         """After every tick; does something about once a second."""
         now_s = time.monotonic()
         if now_s - self._told_s >= VIEW_S:
-            ticks = player.tally.ticks
-            self._pps = (ticks - self._told_ticks) / (now_s - self._told_s)
-            self._told_s, self._told_ticks = now_s, ticks
+            self._measure(player, now_s)
             self._tell(player)
         self._console.show(lambda: self._view(player))
 
+    def _measure(self, player: Player, now_s: float) -> None:
+        """Predictions and new frames per second of the time in which they were wanted."""
+        ticks, passed, frames = player.tally.ticks, player.tally.passed, player.frames.fresh
+        faded_s = (passed - self._told_passed) * player.keeper.period_ns / NS_PER_S
+        driven_s = now_s - self._told_s - faded_s
+        if driven_s > VIEW_S / 2:  # of less, a rate says little
+            self._pps = (ticks - self._told_ticks) / driven_s
+            self._fps = (frames - self._told_frames) / driven_s
+        self._told_s, self._told_ticks = now_s, ticks
+        self._told_passed, self._told_frames = passed, frames
+
     def _tell(self, player: Player) -> None:
-        if self._link is not None:
-            detail: dict[str, str | float] = {
-                "step": float(player.step),
-                "missed": float(player.keeper.missed),
-                "swaps": float(player.tally.swaps),
-                "refused": float(len(self._stager.refusals)),
-            }
-            human = player.human_tally()
-            if human is not None:
-                detail["human"] = float(human.sent)
-            state = "person drives" if player.is_human_driving else "driving"
-            self._link.tell(state, rate_hz=self._pps, detail=detail)
+        if self._link is None:
+            return
+        detail: dict[str, str | float] = {
+            "step": float(player.step),
+            "ticks": float(player.tally.ticks),
+            "missed": float(player.keeper.missed),
+            "fps": round(self._fps, 1),
+            "swaps": float(player.tally.swaps),
+            "refused": float(len(self._stager.refusals)),
+        }
+        if player.rollback.rollbacks:
+            detail["back"] = str(player.rollback.rollbacks[-1])
+        human = player.human_tally()
+        if human is not None:
+            detail["human"] = float(human.sent)
+        self._link.tell(player.state, rate_hz=self._pps, detail=detail)
 
     def _view(self, player: Player) -> PlayView:
         names = player.policy.spec.controls
+        back = map(str, player.rollback.rollbacks[-1:])
+        notes = (*_person_notes(player), self._note(), *back)
         return PlayView(
             predictions=player.predictions,
             translated={
                 name: float(control_of(player.controls, names, name)) for name in player.predictions
             },
-            fps=player.frames.report().rate_hz,
+            fps=self._fps,
             pps=self._pps,
-            note=", ".join(filter(None, (*_person_notes(player), self._note()))),
+            state="unstuck" if player.state == "unstuck" else "",
+            note=", ".join(note for note in notes if note),
         )
 
     def _note(self) -> str:

@@ -1,23 +1,32 @@
 """The player: drives a game with a network that is still learning.
 
 One loop on absolute deadlines: take the game's instant, predict, put the controls on the pad. New
-parameters are staged in the background and swapped in between two ticks. The pad is touched only
-after everything is compiled, and it is neutral whenever the network does not drive: before the
-first checkpoint, without frames, without a finite prediction, and on every way out.
+parameters are staged in the background and swapped in between two ticks; if driving gets worse with
+them, earlier ones are swapped back. The pad is touched only after everything is compiled, and it is
+neutral whenever the network does not drive: before the first checkpoint, without frames, without a
+finite prediction, while a stuck car is put elsewhere, and on every way out.
 """
 
 import time
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
+from charles.alignment import Delay
+from charles.config import TrainConfig
+from charles.controls import ControlFilter
 from charles.human_samples import HumanSamples, HumanTally
 from charles.io.game import Game, Scene, Telemetry
-from charles.io.pads.pad import Pad, applied_by
-from charles.observer import Observer
-from charles.policy import ControlFilter, Policy
+from charles.io.pads.pad import Pad, SpeedAware, applied_by
+from charles.observer import Inputs, Observer
+from charles.relocation import Relocation
+from charles.remote import RemoteReport
+from charles.rollback import Rollback, RolledBack
+from charles.sample import SampleSpec
+from charles.spectators import Spectators
 from charles.stage_log import StageLog
-from charles.staging import Refusal, Staged, Stager
+from charles.staging import Refusal, Staged
 from charles.takeover import Takeover, TakeoverTally, Turn
 from charles.timing import NS_PER_S, Cadence, CadenceReport, JitterBuffer, Quantiles, RateKeeper
 from charles.unstuck import Unstuck
@@ -31,6 +40,8 @@ class Tally:
     """What a player counted."""
 
     ticks: int = 0
+    passed: int = 0
+    """Instants that were let pass because the picture was being faded."""
     swaps: int = 0
     unstucks: int = 0
     collisions: int = 0
@@ -38,6 +49,8 @@ class Tally:
     """Instants too old to drive by."""
     not_finite: int = 0
     """Predictions that were no numbers."""
+    unanswered: int = 0
+    """Instants that a server did not predict for in time; what was predicted before held."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +70,63 @@ class PlayReport:
     latency_ms: Quantiles
     """Capture to pad."""
     refusals: tuple[Refusal, ...] = ()
+    rollbacks: tuple[RolledBack, ...] = ()
+    cameras: dict[str, CadenceReport] = field(default_factory=dict)
+    """Of the pictures that spectators were shown, by camera; empty without any."""
+    unshown: int = 0
+    """Pictures for spectators that there was no time for."""
     compilations: int = 0
+    remote: RemoteReport | None = None
+    """How a server answered, if one predicted."""
+    note: str = ""
+    """What the backend has to say of the parameters."""
     takeover: TakeoverTally | None = None
     """Of a person's turns at the wheel, where one may take it."""
     human: HumanTally | None = None
     """What became of them as samples."""
+
+
+class Predictor(Protocol):
+    """What predicts for a player: :class:`charles.policy.Policy`, or one on a server."""
+
+    variables: Any
+    """What predictions use."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """The run's settings."""
+        ...
+
+    @property
+    def spec(self) -> SampleSpec:
+        """The shape of what it is shown."""
+        ...
+
+    def predict(self, inputs: Inputs) -> dict[str, float] | None:
+        """Decoded value of every output for one instant; ``None`` if that took too long. Blocks."""
+        ...
+
+    def num_compilations(self) -> int:
+        """How many times the prediction was compiled."""
+        ...
+
+
+class Source(Protocol):
+    """Where a player finds new parameters: :class:`charles.staging.Stager`, or a server's step."""
+
+    @property
+    def newest(self) -> Staged | None:
+        """The newest parameters that passed."""
+        ...
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Those that did not."""
+        ...
+
+    def see(self, inputs: Inputs) -> None:
+        """Remember an instant for shadow predictions; never blocks."""
+        ...
 
 
 class Player:
@@ -72,6 +137,7 @@ class Player:
         pad: What the controls go to; the caller closes it.
         policy: The network; warmed up by the caller.
         stager: Where new parameters come from.
+        spectators: Who is shown the game's other cameras; nobody by default.
         takeover: Decides whether a person drives instead; by default nobody does.
         human: Where a person's instants go; by default nowhere.
     """
@@ -80,9 +146,10 @@ class Player:
         self,
         game: Game,
         pad: Pad,
-        policy: Policy,
-        stager: Stager,
+        policy: Predictor,
+        stager: Source,
         *,
+        spectators: Spectators | None = None,
         takeover: Takeover | None = None,
         human: HumanSamples | None = None,
     ) -> None:
@@ -96,14 +163,25 @@ class Player:
         self.frames = Cadence(play.rate_hz)
         """Of the game's instants."""
         self.step = -1
+        self._predicted_ns = 0
+        """Capture time of the instant that the controls follow from."""
         self.predictions: dict[str, float] = {}
         self.controls = np.zeros(len(policy.spec.controls), np.float32)
         self.policy = policy
         self._game, self._pad, self._stager = game, pad, stager
         self._observer = Observer(policy.spec)
+        offset_ms = policy.config.collect.latency_offset_ms
+        self._delay: Delay[Telemetry] = Delay(round(max(offset_ms, 0.0) * 1e6))
+        """What is told waits for the frames that show it, as it did for what was learned from."""
+        self._shown: Telemetry
         outputs, controls = policy.config.outputs, policy.spec.controls
         self._filter = ControlFilter(outputs, controls, play.smoothing)
         self._unstuck = Unstuck(play.unstuck, play.rate_hz)
+        self._relocation = Relocation(game, play.unstuck.fade_s, play.rate_hz)
+        self.rollback = Rollback(play.rollback)
+        self._present: Staged | None = None
+        self._trusted: Staged | None = None
+        self._spectators = spectators
         self._takeover, self._human = takeover, human
         self._turn: Turn | None = None
         self._applied = np.zeros(len(policy.spec.controls), np.float32)
@@ -122,14 +200,18 @@ class Player:
         self._restart()
 
     def tick(self) -> None:
-        """Wait for the deadline, then see, predict and act once, at an even time."""
+        """Wait for the deadline, then see, predict and act once, at an even time; or let the
+        instant pass while the picture is being faded."""
         self.keeper.wait()
+        if self._relocation.is_under_way:
+            self._pass()
+            return
         telemetry, captured_ns = self._see_and_predict()
         self._jitter.wait(self.keeper.deadline_ns)
         self.log.mark()
-        self._act(captured_ns)
+        self._act()
         self.log.mark()
-        self.log.end(captured_ns)
+        self.log.end(self._predicted_ns or captured_ns)
         self.cadence.add(time.monotonic_ns())
         self.frames.add(captured_ns)
         self._after(telemetry, captured_ns)
@@ -143,21 +225,29 @@ class Player:
         log.mark()
         self._game.grab(self._observer.frame)
         log.mark()
-        inputs = self._observer.observe(telemetry)
+        told = self._delay.add(telemetry.captured_ns, telemetry) or self._delay.oldest
+        self._shown = told or telemetry
+        inputs = self._observer.observe(self._shown)
         log.mark()
-        self.predictions = self.policy.predict(inputs)
+        predictions = self.policy.predict(inputs)
         log.mark()
-        self.controls = self._filter.apply(self.predictions)
+        if predictions is None:  # what was predicted before holds, until it is too old
+            self.tally.unanswered += 1
+        else:
+            self.predictions, self._predicted_ns = predictions, captured_ns
+            self.controls = self._filter.apply(predictions)
+        if isinstance(self._pad, SpeedAware):
+            self._pad.at_speed(telemetry.speed_mps)
         log.mark()
         return telemetry, captured_ns
 
-    def _act(self, captured_ns: int) -> None:
+    def _act(self) -> None:
         """Put the controls on the pad, or let go of it where they cannot be trusted."""
         self._turn = self._takeover.step() if self._takeover is not None else None
         if self._takeover is not None and self._turn is not None:
             self._let_person_drive(self._turn, passes_through=self._takeover.passes_through)
             return
-        is_lost = time.monotonic_ns() - captured_ns > LOST_S * NS_PER_S
+        is_lost = time.monotonic_ns() - self._predicted_ns > LOST_S * NS_PER_S
         is_finite = bool(np.isfinite(self.controls).all())
         self.tally.lost += is_lost
         self.tally.not_finite += not is_finite
@@ -198,42 +288,86 @@ class Player:
         return turn is not None
 
     def _after(self, telemetry: Telemetry, captured_ns: int) -> None:
-        """What has time until the next deadline: a person's instants, history, unstuck, new
-        parameters."""
+        """What has time until the next deadline: spectators, a person's instants, history, unstuck,
+        new parameters."""
         self.tally.ticks += 1
         self.tally.collisions += telemetry.is_collision
-        is_human = self._record_person(telemetry, captured_ns)
-        self._observer.remember(telemetry, self._applied)
+        is_human = self._record_person(self._shown, captured_ns)
+        self._observer.remember(self._shown, self._applied)
         if self.tally.ticks % self._see_every == 0:
             self._stager.see(self._observer.inputs)
-        if is_human:  # who may stand where they like
+        self._show()
+        if is_human:  # who may stand where they like, and is not what rollback judges
             self._unstuck.reset()
-        is_stuck = not is_human and self._unstuck.add(telemetry.speed_mps)
+            is_stuck = is_back = False
+        else:
+            is_stuck = self._unstuck.add(telemetry.speed_mps)
+            is_back = self._judge(is_stuck=is_stuck, is_collision=telemetry.is_collision)
         if is_stuck:
             self._put_elsewhere()
-        if is_stuck or not self._swap_at_unstuck:
+        if not is_back and (is_stuck or not self._swap_at_unstuck):
             self._swap(self._stager.newest)
 
+    def _judge(self, *, is_stuck: bool, is_collision: bool) -> bool:
+        """Count the instant for or against the parameters that drove; whether others took over."""
+        period_s = self.keeper.period_ns / NS_PER_S
+        decision = self.rollback.add(period_s, is_stuck=is_stuck, is_collision=is_collision)
+        if decision == "trust":
+            self._trusted = self._present
+        elif decision == "back":
+            assert self._trusted is not None
+            self._drive_with(self._trusted)
+        return decision == "back"
+
     def _swap(self, newest: Staged | None) -> None:
-        """Drive with other parameters from the next tick on, if there are any."""
-        if newest is not None and newest.step != self.step:
-            self.policy.variables = newest.variables
-            self.step = newest.step
-            self.tally.swaps += 1
+        """Drive with other parameters from the next tick on, if there are any that may drive."""
+        if newest is None or newest.step == self.step or not self.rollback.accepts(newest.step):
+            return
+        self._drive_with(newest)
+        self.rollback.begin(newest.step)
+
+    def _drive_with(self, staged: Staged) -> None:
+        self.policy.variables = staged.variables
+        self._present, self.step = staged, staged.step
+        self.tally.swaps += 1
 
     def _put_elsewhere(self) -> None:
         self.tally.unstucks += 1
         self._let_go()
-        self._game.teleport()
+        self._relocation.begin()
         self._restart()
 
+    def _pass(self) -> None:
+        """An instant of a fade: the game goes on, spectators watch, nothing is predicted."""
+        self.tally.passed += 1
+        self._game.tick()
+        self._show()
+        self._relocation.step()
+        if not self._relocation.is_under_way:
+            self._restart()
+
+    @property
+    def state(self) -> str:
+        """``driving``, ``person drives``, or ``unstuck`` while the car is being put elsewhere."""
+        if self._relocation.is_under_way:
+            return "unstuck"
+        return "person drives" if self.is_human_driving else "driving"
+
+    def _show(self) -> None:
+        if self._spectators is not None:
+            self._spectators.show(self.keeper.deadline_ns, state=self.state)
+
     def _restart(self) -> None:
-        """A wanted pause is over: forget what was before it."""
+        """A wanted pause begins or is over: forget what was before it."""
+        self._predicted_ns = 0
         self._observer.restart()
+        self._delay.clear()
         self._filter.restart()
         self._unstuck.reset()
         self.cadence.pause()
         self.frames.pause()
+        if self._spectators is not None:
+            self._spectators.pause()
         self.keeper.restart()
 
     @property
@@ -260,6 +394,9 @@ class Player:
             stages_ms=self.log.stages_ms(),
             latency_ms=self.log.latency_ms(),
             refusals=self._stager.refusals,
+            rollbacks=self.rollback.rollbacks,
+            cameras=self._spectators.report() if self._spectators is not None else {},
+            unshown=self._spectators.dropped if self._spectators is not None else 0,
             compilations=self.policy.num_compilations(),
             takeover=replace(self._takeover.tally) if self._takeover is not None else None,
             human=self._human.tally if self._human is not None else None,

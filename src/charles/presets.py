@@ -66,6 +66,59 @@ def town_live() -> TrainConfig:
     )  # fmt: skip
 
 
+def car_racing_live() -> TrainConfig:
+    """CarRacing of Gymnasium, learned while it is driven: seven minutes on two cores.
+
+    The road has no side to drive on, and all laps turn the same way: half of the pictures are
+    mirrored. The strip at the bottom, which shows what the car is told, is cut off.
+    """
+    return TrainConfig(
+        game=GameConfig(name="gymnasium"),
+        frame=FrameConfig(height=128, width=192),
+        data=DataConfig(buffer_capacity=12_000, start_fraction=0.1, keep_fraction=0.1,
+                        replay_ratio=6, history_length=0, balancing=BalancingConfig(patience=10)),
+        outputs=(replace(ACCELERATION_BRAKING, bin_width=0.25),
+                 replace(STEERING, bin_width=0.2)),
+        collect=CollectConfig(scene_s=40.0, perturb=PerturbConfig(every_s=3.0),
+                              dagger=DaggerConfig(share=0.5, rate_hz=10.0)),
+        network=NetworkConfig(input_height=84, input_width=144, crop_top=0.0, crop_bottom=0.125),
+        augment=AugmentConfig(flip=0.5),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=2_200),
+        checkpoint=CheckpointConfig(every_steps=100),
+        batch_size=64,
+        step_threads=1,
+        steps=2_500,
+        minutes=7.0,
+    )  # fmt: skip
+
+
+def metadrive_live() -> TrainConfig:
+    """MetaDrive, learned while it is driven, on two cores.
+
+    Its driver crashes now and then: three seconds before that are not learned. The upper part of
+    the picture is sky.
+    """
+    return TrainConfig(
+        game=GameConfig(name="metadrive"),
+        frame=FrameConfig(height=144, width=256),
+        data=DataConfig(buffer_capacity=12_000, start_fraction=0.1, keep_fraction=0.1,
+                        replay_ratio=6, history_length=0, slots_per_collector=320,
+                        balancing=BalancingConfig(patience=10)),
+        outputs=(replace(ACCELERATION_BRAKING, bin_width=0.5, excess_weight=2.0),
+                 replace(STEERING, bin_width=0.2)),
+        collect=CollectConfig(scene_s=60.0, drop_before_crash_s=3.0,
+                              perturb=PerturbConfig(every_s=3.0),
+                              dagger=DaggerConfig(share=0.5, rate_hz=6.0)),
+        network=NetworkConfig(crop_top=0.4),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=2_200),
+        checkpoint=CheckpointConfig(every_steps=100),
+        batch_size=64,
+        step_threads=1,
+        steps=2_500,
+        minutes=8.0,
+    )  # fmt: skip
+
+
 def tiny() -> TrainConfig:
     """For tests: small frames, buffers of 64, a network that steps in milliseconds."""
     return TrainConfig(
@@ -86,7 +139,8 @@ def tiny() -> TrainConfig:
 
 
 PRESETS: dict[str, Preset] = {
-    preset.__name__: preset for preset in (default, town_small, town_live, tiny)
+    preset.__name__: preset
+    for preset in (default, town_small, town_live, car_racing_live, metadrive_live, tiny)
 }
 """All presets by name."""
 

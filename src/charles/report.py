@@ -18,14 +18,15 @@ def write_report(run_dir: Path, *, routes: int, film_s: float) -> dict[str, Any]
 
     Args:
         run_dir: The run.
-        routes: Routes to drive, in towns that were never trained on.
-        film_s: Length of the film, seconds.
+        routes: Routes to drive, in worlds that were never trained on.
+        film_s: Length of the film, seconds; there is one in Town.
 
     Returns:
         The report, as it stands in ``report.json``.
 
     Raises:
         CheckpointError: The run has no checkpoint yet.
+        ConfigError: A run of its game cannot be scored.
     """
     run_dir, checkpoint_dir = find_run(run_dir)
     config = read_run(run_dir)
@@ -35,7 +36,10 @@ def write_report(run_dir: Path, *, routes: int, film_s: float) -> dict[str, Any]
         EvaluateOptions(checkpoint=run_dir, routes=routes, json=run_dir / "report.json")
     )
     loss_plot(run_dir / "metrics.csv", directory / "loss.png")
-    made = film_before_after(config, checkpoint_dir, directory / "before_after.mp4", seconds=film_s)
+    made: list[Path] = []
+    if config.game.name == "town":  # only a town can be driven by several at the same time
+        film = directory / "before_after.mp4"
+        made = film_before_after(config, checkpoint_dir, film, seconds=film_s)
     for path in (run_dir / "report.json", directory / "loss.png", *made):
         print(path)
     return report

@@ -104,7 +104,12 @@ class Straight:
 
     def drive(self, world: World) -> np.ndarray:
         """See :class:`Driver`."""
-        throttle = 0.3 * (self.speed_mps - world.speed_mps)
+        return self.controls(world.speed_mps)
+
+    @classmethod
+    def controls(cls, speed_mps: float) -> np.ndarray:
+        """What it does at a speed, float32 ``[2]``."""
+        throttle = 0.3 * (cls.speed_mps - speed_mps)
         return np.array([min(max(throttle, -0.5), 0.5), 0.0], np.float32)
 
 
@@ -124,11 +129,7 @@ def make_routes(
     Raises:
         ConfigError: A town was trained on, or ``num`` is not positive.
     """
-    require(num > 0, "routes", "be positive", num)
-    low, high = game.seeds
-    is_unseen = first_seed >= high or first_seed + num <= low
-    rule = f"give towns that were never trained on (those are {low} to {high - 1})"
-    require(is_unseen, "first_seed", rule, first_seed, f"Take {max(high, 100_000)}.")
+    check_unseen(num, first_seed=first_seed, game=game, places="towns")
     first_h, last_h = game.hours
     known = [hour for hour in hours if first_h <= hour <= last_h] or [(first_h + last_h) / 2]
     combinations = _all_combinations(game.weathers, known)
@@ -140,6 +141,25 @@ def make_routes(
         for index, (length, (weather, hour)) in enumerate(
             zip(lengths, itertools.cycle(combinations), strict=False))
     )  # fmt: skip
+
+
+def check_unseen(num: int, *, first_seed: int, game: GameConfig, places: str) -> None:
+    """Refuse routes through worlds that were trained on.
+
+    Args:
+        num: How many worlds.
+        first_seed: Seed of the first; the others follow.
+        game: The seeds that must not be used.
+        places: What these worlds are called.
+
+    Raises:
+        ConfigError: A world was trained on, or ``num`` is not positive.
+    """
+    require(num > 0, "routes", "be positive", num)
+    low, high = game.seeds
+    is_unseen = first_seed >= high or first_seed + num <= low
+    rule = f"give {places} that were never trained on (those are {low} to {high - 1})"
+    require(is_unseen, "first_seed", rule, first_seed, f"Take {max(high, 100_000)}.")
 
 
 def _all_combinations(weathers: Sequence[str], hours: Sequence[float]) -> list[tuple[str, float]]:

@@ -77,6 +77,7 @@ def read_run(run_dir: Path) -> TrainConfig:
         ) from err
     except (OSError, TypeError, ValueError) as err:
         raise ConfigError(f"{path} must be a readable JSON object, got: {err}.") from err
+    _rename(data)
     try:
         config = msgspec.convert(data | {"run_dir": str(run_dir)}, TrainConfig, dec_hook=_to_path)
     except (TypeError, ValueError, CharlesError) as err:
@@ -88,6 +89,18 @@ def read_run(run_dir: Path) -> TrainConfig:
             "Use the version of Charles that wrote it; see provenance.json beside it."
         )
     return config
+
+
+def _rename(data: dict[str, Any]) -> None:
+    """Give what earlier versions wrote its present names, in place."""
+    for game in ("window", "gymnasium"):
+        try:
+            human = data["game"][game]["human"]
+            pedal, steering = human.pop("pedal_dead_zone"), human.pop("steering_dead_zone")
+        except (KeyError, TypeError, AttributeError):
+            continue
+        zones = {"accelerate": pedal, "brake": pedal, "steering": steering}
+        human["zones"] = {axis: {"game": size} for axis, size in zones.items()}
 
 
 def as_data(config: Any) -> dict[str, Any]:

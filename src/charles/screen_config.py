@@ -34,6 +34,14 @@ class ScreenConfig:
     """Replay by the wall clock; otherwise each grab is the next picture."""
     max_age_s: float = 1.0
     """A picture that has not changed for so long is stale: the game hangs, or waits in a menu."""
+    cameras: Literal[1, 3] = 1
+    """3: the game shows three cameras in turn, the network's, one from behind and a spare one, each
+    picture being the next one's; the network sees its own alone."""
+    cameras_hz: float = 90.0
+    """Pictures per second of all three together."""
+    reference: Path | None = None
+    """With three cameras, a picture of the network's (PNG, JPEG) from any time and place, to tell
+    by which one that is."""
 
     def __post_init__(self) -> None:
         require(self.kind in WAYS, "screen.kind", f"be one of {WAYS}", self.kind)
@@ -47,6 +55,11 @@ class ScreenConfig:
                 rule,
                 self.region,
             )
+        require(self.cameras_hz > 0, "screen.cameras_hz", "be positive", self.cameras_hz)
+        if self.cameras > 1:
+            fix = "Name a picture of the camera that the network is to see."
+            has_one = self.reference is not None
+            require(has_one, "screen.reference", "be given with three cameras", None, fix)
         if self.kind == "replay":
             fix = "Name the recording with --screen.file."
             require(self.file is not None, "screen.file", "be given to replay", self.file, fix)

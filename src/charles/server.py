@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 
 from charles.config import TrainConfig
+from charles.contract import CaptureContract, require_same
 from charles.data.balancing import BalanceReport
 from charles.data.pool import LaneSpec
 from charles.errors import CharlesError, WireError
@@ -26,7 +27,9 @@ from charles.messages import (
     POLL_S,
     PROTOCOL,
     SILENT_S,
+    Agreed,
     Bye,
+    Captures,
     Hello,
     News,
     Ping,
@@ -84,6 +87,10 @@ def _no_lane(_peer_id: int) -> None:
     return None
 
 
+def _no_keeper(_contract: CaptureContract) -> None:
+    return None
+
+
 class Server:
     """Listens from the moment it is made, answers from :meth:`start` on.
 
@@ -98,6 +105,8 @@ class Server:
             ``CharlesError`` of it refuses the peer, with its text as the reason.
         close_lane: Told that a peer will never touch its lane again.
         first_step: Step that training goes on from.
+        contract: How the run's pictures are captured; of the first collector if ``None`` at first.
+        keep_contract: Told the contract of the first collector.
 
     Raises:
         ConfigError: The address could be reached from other machines.
@@ -108,6 +117,8 @@ class Server:
         self.open_lane: Callable[[int], LaneSpec | None] = _no_lane
         self.close_lane: Callable[[int], object] = _no_lane
         self.first_step = 0
+        self.contract: CaptureContract | None = None
+        self.keep_contract: Callable[[CaptureContract], object] = _no_keeper
         self._config = config
         self._run_dir = config.run_dir.resolve()
         self._socket = ServerSocket(config.server.host, config.server.port, ToServer)
@@ -188,6 +199,8 @@ class Server:
             self._socket.send(address, Bye())
         elif isinstance(message, Bye):
             self._drop(address)
+        elif isinstance(message, Captures):
+            self._agree(address, message)
         else:
             with self._lock:
                 peer.status = message
@@ -210,6 +223,22 @@ class Server:
         with self._lock:
             self._peers[address] = peer
         self._socket.send(address, peer.welcome)
+
+    def _agree(self, address: bytes, captures: Captures) -> None:
+        """Hold a collector to the run's contract; the first one's is the run's."""
+        who = f"collector {self._peers[address].welcome.peer_id}"
+        try:
+            if self.contract is None:
+                self.contract = captures.contract
+                self.keep_contract(captures.contract)
+            require_same(
+                self.contract, captures.contract, who=who, is_accepted=captures.is_accepted
+            )
+        except CharlesError as refusal:
+            self._drop(address)
+            self._socket.send(address, Refused(session=captures.session, reason=str(refusal)))
+            return
+        self._socket.send(address, Agreed(session=captures.session, contract=self.contract))
 
     def _make_peer(self, hello: Hello) -> _Peer:
         """A new member.

@@ -11,12 +11,14 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from charles.backends.backend import Placed
-from charles.checkpoint import Checkpoints
 from charles.errors import CharlesError
 from charles.observer import Inputs, blank_inputs
-from charles.policy import Policy
+
+if TYPE_CHECKING:  # needs JAX, which a player whose network is elsewhere does without
+    from charles.policy import Policy
 
 RECENT = 4
 """Instants that a shadow prediction is made on."""
@@ -51,7 +53,9 @@ class Stager:
         poll_s: Seconds between two looks.
     """
 
-    def __init__(self, policy: Policy, checkpoint_dir: Path, *, poll_s: float = 0.5) -> None:
+    def __init__(self, policy: "Policy", checkpoint_dir: Path, *, poll_s: float = 0.5) -> None:
+        from charles.checkpoint import Checkpoints
+
         self.newest: Staged | None = None
         self.refusals: tuple[Refusal, ...] = ()
         self._policy = policy

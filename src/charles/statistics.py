@@ -86,6 +86,42 @@ def event_rate(counts: Sequence[float], exposure: Sequence[float]) -> Estimate:
     return Estimate(mean=0.0, interval=(0.0, math.log(40) / sum(exposure)))
 
 
+def poisson_excess(events: int, exposure: float, other_events: int, other_exposure: float) -> float:
+    """Probability of as many ``events`` or more if both rates are equal: the conditional test.
+
+    Given how many events there were in all, each fell into the first exposure with that one's
+    share of both. Exact; small where the first rate is the higher one.
+
+    Args:
+        events: Events seen, 0 or more.
+        exposure: For example the seconds in which they were seen, 0 or more.
+        other_events: Those to compare with.
+        other_exposure: In the same unit.
+
+    Returns:
+        The one-sided p-value, in [0, 1]; 1 where there is nothing to compare with.
+
+    References:
+        Przyborowski and Wilenski, "Homogeneity of results in testing samples from Poisson series",
+        1940, https://doi.org/10.1093/biomet/31.3-4.313.
+
+    Example:
+        >>> round(poisson_excess(6, 60.0, 1, 60.0), 4)
+        0.0625
+    """
+    if exposure <= 0.0 or other_exposure <= 0.0:
+        return 1.0
+    total = events + other_events
+    ours = math.log(exposure / (exposure + other_exposure))
+    others = math.log(other_exposure / (exposure + other_exposure))
+    ways = math.lgamma(total + 1)
+    logs = (  # logarithms, as the ways alone would overflow
+        ways - math.lgamma(k + 1) - math.lgamma(total - k + 1) + k * ours + (total - k) * others
+        for k in range(events, total + 1)
+    )
+    return min(1.0, math.fsum(map(math.exp, logs)))
+
+
 def compare(
     ours: tuple[Sequence[float], Sequence[float]],
     theirs: tuple[Sequence[float], Sequence[float]],

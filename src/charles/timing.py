@@ -154,6 +154,11 @@ class Cadence:
             self._periods_ns.append(period_ns)
         self._last_ns = captured_ns
 
+    @property
+    def fresh(self) -> int:
+        """Instants so far that showed something new."""
+        return self._instants - self._duplicate - self._stale
+
     def pause(self) -> None:
         """Forget the last instant, so that a wanted pause (a reset) is not counted as lateness."""
         self._last_ns = None

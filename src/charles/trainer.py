@@ -14,8 +14,14 @@ import jax
 import numpy as np
 
 from charles.checkpoint import Checkpoints
-from charles.collector import collect
+from charles.collect import collect
 from charles.config import TrainConfig
+from charles.contract import (
+    CaptureContract,
+    read_contract,
+    resumed_contract,
+    write_contract,
+)
 from charles.data.loader import Batch, Loader, pending_ids
 from charles.hot import HotFile, HotValues
 from charles.human_figures import HumanFigures
@@ -25,6 +31,7 @@ from charles.messages import Checkpoint, Demand
 from charles.metrics import MetricsLog
 from charles.options import CollectOptions, PlayOptions
 from charles.process import Worker, lower_priority, stop_on_signals
+from charles.rate_guard import RateGuard, slowest_pace
 from charles.run import write_run
 from charles.server import Server
 from charles.ui.console import TrainConsole, TrainView
@@ -32,6 +39,9 @@ from charles.ui.plots import PLOT_S, Repeated, balance_picture
 
 DEMAND_S = 2.0
 """How often collectors are told what is short."""
+
+GUARD_S = 0.5
+"""How often the trainer looks whether a player falls behind."""
 
 HOT_S = 0.5
 """How often the hot file is looked at."""
@@ -56,16 +66,19 @@ class Clock:
     stepping_s: float = 0.0
     paused_s: float = 0.0
     """Waiting because a buffer is short."""
+    held_s: float = 0.0
+    """Standing still so that a player keeps its rate."""
 
     def since_start(self) -> float:
         """Seconds since the run started."""
         return time.monotonic() - self.started_s
 
     def share_stepping(self) -> float:
-        """Share of the wall time since the first step, pauses apart, that was spent in steps."""
+        """Share of the wall time since the first step that was spent in steps, pauses apart for
+        lack of samples or for a player."""
         if self.first_step_s is None:
             return 0.0
-        busy = time.monotonic() - self.first_step_s - self.paused_s
+        busy = time.monotonic() - self.first_step_s - self.paused_s - self.held_s
         return self.stepping_s / busy if busy > 0 else 0.0
 
 
@@ -100,8 +113,12 @@ class Trainer:
         has_console: bool,
         resume: bool,
         stop: threading.Event,
+        accept_contract: bool = False,
     ) -> None:
-        write_run(config.run_dir, config, resume=resume)
+        contract = resumed_contract(config, is_accepted=accept_contract) if resume else None
+        is_known = write_run(config.run_dir, config, resume=resume)
+        if is_known and not resume:  # of the same settings, so its contract holds
+            contract = read_contract(config.run_dir)
         self._config = config
         self._stop = stop
         self._has_console = has_console
@@ -110,9 +127,11 @@ class Trainer:
         self._notes: list[str] = []
         self._pause = ""
         self._validated = self._turned = ""
-        self._last_demand_s = self._last_hot_s = 0.0
+        self._guard = RateGuard(config.guard, config.play.rate_hz)
+        self._last_demand_s = self._last_hot_s = self._last_guard_s = 0.0
         self._saved_mark: tuple[int, set[int]] | None = None
         self._stack = ExitStack()
+        self._contract, self._accepts = contract, accept_contract
         try:
             self._open(collectors, has_player=has_player, resume=resume)
         except BaseException:
@@ -129,6 +148,7 @@ class Trainer:
         self._server.open_lane = self._intake.open_lane
         self._server.close_lane = self._intake.close_lane
         self._server.first_step = Checkpoints(config.run_dir / "checkpoints").latest() or 0
+        self._server.contract, self._server.keep_contract = self._contract, self._keep_contract
         self._workers = self._start_workers(collectors, has_player=has_player)
         self._server.start()
         self._learner = enter(closing(Learner(config)))
@@ -156,6 +176,14 @@ class Trainer:
         )
         self._intake.start()
 
+    def _keep_contract(self, contract: CaptureContract) -> None:
+        """Write down how the first collector captures; from the server's thread."""
+        directories = [self._config.run_dir]
+        if self._intake.storage is not None:
+            directories.append(self._intake.storage.directory)
+        for directory in directories:
+            write_contract(directory, contract)
+
     def _note_start(self, restored: Restored | None, refilled: Refilled) -> None:
         """Remember for the console what the run begins with."""
         if restored is not None:
@@ -179,12 +207,15 @@ class Trainer:
         server = self._config.server
         workers = [
             Worker(
-                f"collector {i + 1}", collect_worker, CollectOptions(server=server, console=False)
+                f"collector {i + 1}",
+                collect_worker,
+                CollectOptions(server=server, console=False, accept_contract=self._accepts),
             )
             for i in range(collectors)
         ]
         if has_player:
-            workers.append(Worker("player", play_worker, PlayOptions(server=server, console=False)))
+            player = PlayOptions(server=server, console=False, accept_contract=self._accepts)
+            workers.append(Worker("player", play_worker, player))
         for worker in workers:
             self._stack.callback(worker.stop)
         return workers
@@ -221,6 +252,7 @@ class Trainer:
                 metrics = self._timed_step(batch)
                 if learner.step_number % config.log_every == 0:
                     self._scalars = learner.host_scalars(metrics)
+                    self._scalars["guard_share"] = self._guard.share
                     self._log.write(learner.step_number, self._scalars)
                     self._human.write(learner.step_number)
                 if learner.step_number % config.checkpoint.every_steps == 0:
@@ -256,7 +288,17 @@ class Trainer:
             clock.first_step_s, clock.paused_s = ended_s, 0.0
         else:
             clock.stepping_s += ended_s - started_s
+            self._hold_back(ended_s - started_s)
         return metrics
+
+    def _hold_back(self, step_s: float) -> None:
+        """After a step, leave the device to a player that falls behind; look after the rest."""
+        started_s = now_s = time.monotonic()
+        while not self._stop.is_set() and now_s < started_s + self._guard.pause_s(step_s):
+            self._stop.wait(min(BATCH_WAIT_S, started_s + self._guard.pause_s(step_s) - now_s))
+            self._look_after_others()
+            now_s = time.monotonic()
+        self._clock.held_s += now_s - started_s
 
     def _validate(self) -> None:
         """Measure on what is held out, if there is a batch of it."""
@@ -282,6 +324,7 @@ class Trainer:
         if learner.step_number in (0, self._last_saved):
             return
         learner.wait_saved()
+        learner.capture = self._server.contract
         if storage is None:
             learner.save(self._loader.state(self._intake.state))
         else:
@@ -296,7 +339,8 @@ class Trainer:
         self._server.broadcast(Checkpoint(step=learner.step_number))
 
     def _look_after_others(self) -> None:
-        """Raise what failed elsewhere, heed the hot file, tell collectors what is short, show."""
+        """Raise what failed elsewhere, heed the hot file and the player, tell collectors what is
+        short, show."""
         for worker in self._workers:
             error = worker.error()
             if error is not None:
@@ -305,12 +349,17 @@ class Trainer:
         if now_s - self._last_hot_s > HOT_S:
             self._last_hot_s = now_s
             self._heed_hot_file()
+        if now_s - self._last_guard_s > GUARD_S:
+            self._last_guard_s = now_s
+            self._guard.hear(slowest_pace(self._server.peers()))
         if now_s - self._last_demand_s > DEMAND_S:
             self._last_demand_s = now_s
+            intake = self._intake.view()
             demand = Demand(
                 short={"weather": self._intake.rarest_weather()},
                 full=self._full_outputs(),
-                is_validation_full=self._intake.view().is_validation_full,
+                is_validation_full=intake.is_validation_full,
+                torn=intake.torn,
             )
             self._server.broadcast(demand, role="collector")
         self._plots.show(self._intake.labels)
@@ -344,6 +393,8 @@ class Trainer:
         names = [output.name for output in config.outputs]
         steps_per_s = self._steps_done() / clock.stepping_s if clock.stepping_s else 0.0
         notes = [*self._notes, f"{intake.received} samples received"]
+        if self._server.contract is not None:
+            notes.append(f"contract {self._server.contract.fingerprint}")
         if intake.torn or intake.foreign:
             notes.append(f"{intake.torn} torn, {intake.foreign} foreign samples dropped")
         if intake.storage_failure:
@@ -352,7 +403,14 @@ class Trainer:
             notes.append(f"{intake.held_out} samples held out")
         notes += self._human.notes()
         log = self._log
-        more = (self._validated, self._turned, self._hot.problem, log.note, log.failure)
+        more = (
+            self._guard.text,
+            self._validated,
+            self._turned,
+            self._hot.problem,
+            log.note,
+            log.failure,
+        )
         notes += [text for text in more if text]
         return TrainView(
             title=str(config.run_dir),
@@ -381,7 +439,7 @@ def collect_worker(options: CollectOptions) -> None:
     """A collector that runs along; yields to player and trainer where cores are short."""
     lower_priority(10)
     cv2.setNumThreads(1)
-    collect(options.server, has_console=False)
+    collect(options.server, has_console=False, accept_contract=options.accept_contract)
 
 
 def play_worker(options: PlayOptions) -> None:
@@ -399,6 +457,7 @@ def train(
     console: bool = True,
     resume: bool = False,
     stop: threading.Event | None = None,
+    accept_contract: bool = False,
 ) -> TrainResult:
     """Train live until the run ends. Blocks; SIGINT and SIGTERM end it cleanly.
 
@@ -408,6 +467,7 @@ def train(
         player: Whether to start a player along.
         console: Whether to draw the console.
         resume: Whether to go on from the newest checkpoint of ``config.run_dir``.
+        accept_contract: Whether a run may go on with pictures that are captured otherwise.
         stop: Ends the run when set; by default SIGINT and SIGTERM do.
 
     Raises:
@@ -420,5 +480,6 @@ def train(
         has_console=console,
         resume=resume,
         stop=stop or stop_on_signals(),
+        accept_contract=accept_contract,
     )
     return trainer.run()

@@ -90,6 +90,22 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RateGuardConfig:
+    """Slowing training down while a player of this run falls behind."""
+
+    is_enabled: bool = True
+    """Slow down; only while a player is connected and drives."""
+    target: float = 0.97
+    """Share of ``play.rate_hz`` that the player, and the game it sees, must keep."""
+    least: float = 0.1
+    """Share of its time that the trainer always takes."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.target <= 1, "guard.target", "lie in (0, 1]", self.target)
+        require(0 < self.least <= 1, "guard.least", "lie in (0, 1]", self.least)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
     """When what was learned is measured on held-out samples, see ``data.validation_share``."""
 

@@ -1,5 +1,7 @@
 """Dead zones: the inverse meets the game's side to quantisation, neutral does not chatter."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from charles.io.deadzones import (
     translated_acceleration_braking,
     translated_steering,
 )
+from charles.town.habits import answer
 from charles.town.protocol import DEAD_ZONE, through_dead_zone
 
 CONTROLS = st.floats(-1.0, 1.0)
@@ -127,6 +130,43 @@ def test_axis_never_leaves_its_range_and_keeps_the_sign(control, zone):
 def test_both_statements_of_the_games_side_agree(axis, size):
     expected = through_dead_zone(axis, size)
     assert float(from_axis(axis, DeadZone(game=size))) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.floats(-1.0, 1.0), CURVED)
+def test_beyond_its_limit_an_axis_does_no_more_and_is_answered_by_the_limit(axis, zone):
+    most = float(from_axis(zone.limit, zone))
+    applied = float(from_axis(axis, zone))
+    assert abs(applied) <= most
+    shown = float(to_axis(applied, zone))
+    if abs(axis) > zone.limit:
+        assert shown == pytest.approx(np.sign(axis) * zone.limit, abs=1e-9)
+    elif abs(axis) > zone.game:
+        assert shown == pytest.approx(axis, abs=1e-6)
+
+
+@pytest.mark.parametrize("steps", [TRIGGER, STICK])
+@settings(deadline=None)
+@given(zone=CURVED, controls=st.lists(CONTROLS, min_size=1, max_size=20))
+def test_what_an_axis_shows_is_read_back_by_the_same_table_over_any_path(steps, zone, controls):
+    zone = replace(zone, neutral=0.02, hysteresis=0.01)
+    axis, most = Axis(zone), float(from_axis(zone.limit, zone))
+    for control in controls:
+        shown = axis.show(control)
+        level = round(shown * steps)
+        if shown == 0.0:
+            assert abs(control) < zone.neutral
+            continue
+        assert abs(control) >= zone.neutral - zone.hysteresis
+        near, far = (float(from_axis((abs(level) + half) / steps, zone)) for half in (-0.5, 0.5))
+        assert near - 1e-6 <= min(abs(control), most) <= far + 1e-6
+        assert level == 0 or np.sign(level) == np.sign(control)
+
+
+@settings(deadline=None)
+@given(CONTROLS, CURVED)
+def test_the_game_itself_answers_as_the_table_says(axis, zone):
+    assert answer(axis, zone) == pytest.approx(float(from_axis(axis, zone)), abs=1e-12)
 
 
 def test_a_lower_limit_caps_the_axis():

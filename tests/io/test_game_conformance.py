@@ -66,7 +66,23 @@ def example(_ports):
         yield game
 
 
-GAMES = (town, town_in_real_time, deepgtav, deepgtav_zmq, example)
+@contextlib.contextmanager
+def car_racing(_ports=None, **changes):
+    config = GameConfig(name="gymnasium", seeds=(3, 4), **changes)
+    frame = FrameConfig(height=HEIGHT, width=WIDTH)
+    with contextlib.closing(make_game(config, frame, seed=1)) as game:
+        yield game
+
+
+@contextlib.contextmanager
+def car_racing_in_real_time(_ports=None):
+    with car_racing(is_realtime=True) as game:
+        yield game
+
+
+GAMES = (
+    town, town_in_real_time, deepgtav, deepgtav_zmq, example, car_racing, car_racing_in_real_time,
+)  # fmt: skip
 SCENE = Scene(seed=3, weather="overcast", time_of_day_h=9.5, place=(10.0, 20.0))
 
 
@@ -231,9 +247,10 @@ def test_a_game_that_was_not_reset_or_is_closed_says_so():
         game.reset(Scene())
 
 
-def test_a_stepped_town_repeats_itself_under_a_seed():
+@pytest.mark.parametrize("make", [town, car_racing], ids=lambda make: make.__name__)
+def test_a_stepped_game_repeats_itself_under_a_seed(make):
     def drive():
-        with town() as game:
+        with make() as game:
             game.reset(Scene(seed=3))
             return [game.tick() for _ in range(20)], frame_of(game)
 

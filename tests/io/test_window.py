@@ -228,6 +228,7 @@ def test_a_picture_that_stays_the_same_is_not_learned_from():
         screen.is_frozen = True
         conformance.ticks_until(game, lambda told: told.label is None, 20.0)
         assert game.tally.stale == 1
+        assert game.unlabelled()["stale"] == 1
         screen.is_frozen = False
         assert game.tick().label is not None
 

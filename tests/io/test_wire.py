@@ -145,7 +145,7 @@ def test_raw_bytes_on_the_port_do_not_disturb_others(server, client, port):
 
 
 def test_a_message_that_is_too_large_never_arrives(server, client):
-    send_until_taken(client, Tell("x" * (wire.LARGEST_BYTES + 1)))
+    send_until_taken(client, Tell("x" * (wire.LIMITS.largest_bytes + 1)))
     send_until_taken(client, Tell("small"))
     deadline_s = time.monotonic() + 5
     arrived = []
@@ -159,7 +159,7 @@ def test_sending_to_a_peer_that_does_not_read_never_blocks(server, client):
     send_until_taken(client, Tell("hello"))
     ((peer, _),) = receive(server)
     started_s = time.monotonic()
-    taken = [server.send(peer, Tell("x" * 100_000)) for _ in range(3 * wire.MOST_WAITING)]
+    taken = [server.send(peer, Tell("x" * 100_000)) for _ in range(3 * wire.LIMITS.most_waiting)]
     assert not all(taken), "the queue must be bounded"
     assert time.monotonic() - started_s < 5
     assert len(client.poll(1.0)) <= wire.MOST_PER_POLL

@@ -92,9 +92,9 @@ def test_inference_is_keras(case):
 
 def mark_slow_but(name):
     """Compiling a training step takes long: that of one backbone in every run."""
-    for each in CASES:
-        is_first = each == next(case for case in CASES if case.startswith(f"{name}/"))
-        yield each if is_first else pytest.param(each, marks=pytest.mark.slow)
+    first = next(case for case in CASES if case.startswith(f"{name}/"))
+    rest = [pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != first]
+    return [first, *rest]
 
 
 @pytest.mark.parametrize("case", mark_slow_but("xception"), indirect=True)

@@ -156,7 +156,8 @@ def torcs(
             begin(game, listener)
             yield game
         finally:
-            os.killpg(process.pid, 9)
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(process.pid, 9)
             process.wait()
 
 
@@ -176,6 +177,7 @@ def configure(folder: Path, race: Race, *, is_telling: bool = False) -> None:
         for whose in ("0", "Player", f"{race.driver} {race.index}")  # the screen's, and a driver's
     )
     graph = (DATA / "config" / "graph.xml").read_text(encoding="utf-8")
+    graph = _replaced(graph, '<section name="Player">', '<section name="Nobody">')  # a person's
     start = '<section name="Display Mode">'
     (home / "graph.xml").write_text(_replaced(graph, start, start + view), encoding="utf-8")
     engine = (DATA / "config" / "raceengine.xml").read_text(encoding="latin-1")

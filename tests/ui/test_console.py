@@ -143,12 +143,13 @@ def test_collector_shows_bins_and_cadence():
     view = CollectView(
         rate_hz=29.9,
         tally={"samples": 1, "unstucks": 0},
+        unlabelled={"stale": 3, "idle": 0},
         cadence=cadence.report(),
         bins=balancer.report(),
     )
     for console in (terminal(), plain_file()):
         text = shown(CollectConsole, console, view)
-        for part in ("29.9/s", "samples 1", "steering", "period p50 33.3", "late 0"):
+        for part in ("29.9/s", "samples 1", "steering", "period p50 33.3", "late 0", "stale 3"):
             assert part in text, part
 
 

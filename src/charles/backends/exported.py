@@ -63,12 +63,20 @@ class ExportedBackend:
 
     def place(self, variables: Variables) -> Placed:
         """Start the runtime on the network with these parameters: up to seconds."""
+        return self._start(self.model(variables))
+
+    def model(self, variables: Variables) -> bytes:
+        """The network with these parameters, as a serialised ONNX model."""
         folded = jax.device_get(self._fold(variables))
-        return self._start(with_constants(self._template, named_leaves(folded)))
+        return with_constants(self._template, named_leaves(folded))
+
+    def prepare(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """The model's inputs, of what is stored."""
+        return jax.device_get(self._prepare(inputs))
 
     def predict(self, placed: Placed, inputs: Inputs) -> dict[str, float]:
         """See :class:`charles.backends.backend.Backend`."""
-        prepared = jax.device_get(self._prepare(inputs))
+        prepared = self.prepare(inputs)
         decoded = jax.device_get(self._decode(list(placed(prepared)), inputs["history"]))
         return {name: float(values[0]) for name, values in decoded.items()}
 
@@ -76,6 +84,10 @@ class ExportedBackend:
         """See :class:`charles.backends.backend.Backend`."""
         compiled = (self._prepare, self._decode)
         return sum(each._cache_size() for each in compiled)  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
+
+    def note(self) -> str:
+        """Nothing: they are as they were trained."""
+        return ""
 
 
 def export(network: Network, outputs: Sequence[str], inputs: Batch) -> Any:
@@ -174,6 +186,20 @@ def openvino_runtime(precision: str) -> Start:
     Raises:
         ExtraMissingError: It is not installed.
     """
+    openvino = import_openvino()
+
+    def start(model: bytes) -> Call:
+        return compiled_call(openvino.Core().read_model(model), precision)
+
+    return start
+
+
+def import_openvino() -> Any:
+    """The package.
+
+    Raises:
+        ExtraMissingError: It is not installed.
+    """
     # Importing OpenVINO reports the use of it to its makers, from a forked process, unless this
     # package of theirs cannot be imported; then they have a stub.
     sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
@@ -183,17 +209,18 @@ def openvino_runtime(precision: str) -> Start:
         raise ExtraMissingError(
             "The backend openvino needs OpenVINO. Install it: pip install 'charles[openvino]'."
         ) from error
+    return openvino
+
+
+def compiled_call(model: Any, precision: str) -> Call:
+    """Compile an ``openvino.Model`` for this processor; see :func:`openvino_runtime`."""
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    compiled = import_openvino().compile_model(model, "CPU", hints)
+    request = compiled.create_infer_request()
+    names = [each.any_name for each in compiled.inputs]
 
-    def start(model: bytes) -> Call:
-        compiled = openvino.compile_model(openvino.Core().read_model(model), "CPU", hints)
-        request = compiled.create_infer_request()
-        names = [each.any_name for each in compiled.inputs]
+    def call(batch: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
+        results = request.infer({name: batch[name] for name in names})
+        return [results[each] for each in compiled.outputs]
 
-        def call(batch: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
-            results = request.infer({name: batch[name] for name in names})
-            return [results[each] for each in compiled.outputs]
-
-        return call
-
-    return start
+    return call

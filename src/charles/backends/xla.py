@@ -41,3 +41,7 @@ class XlaBackend:
     def num_compilations(self) -> int:
         """See :class:`charles.backends.backend.Backend`."""
         return self._predict._cache_size()  # pyright: ignore[reportFunctionMemberAccess]
+
+    def note(self) -> str:
+        """Nothing: they are as they were trained."""
+        return ""

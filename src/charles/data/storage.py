@@ -258,10 +258,9 @@ class Storage:
     def _read(self, path: Path) -> StoredSample | None:
         """Read one file; ``None`` if it is torn."""
         data = path.read_bytes()
-        header_bytes = self.spec.header_dtype.itemsize
         if len(data) < _PREAMBLE.size:
             return None
-        magic, version, fingerprint, sample_id, output, crc = _PREAMBLE.unpack_from(data)
+        magic, version, fingerprint, *_ = _PREAMBLE.unpack_from(data)
         if magic != _MAGIC:
             return None
         if (version, fingerprint) != (_VERSION, self._fingerprint):
@@ -270,15 +269,7 @@ class Storage:
                 f"version {version} and layout {fingerprint:08x}. It was copied from another run; "
                 "move it away."
             )
-        pixels_at = _PREAMBLE.size + header_bytes
-        body = memoryview(data)
-        is_complete = len(data) == pixels_at + self.spec.pixels_bytes
-        header, pixels = body[_PREAMBLE.size : pixels_at], body[pixels_at:]
-        if not is_complete or _crc(sample_id, output, header, pixels) != crc:
-            return None
-        record = np.frombuffer(header, self.spec.header_dtype)[0]
-        shaped = np.frombuffer(pixels, np.uint8).reshape(self.spec.pixels_shape)
-        return StoredSample(sample_id, output, record, shaped)
+        return _parse(data, self.spec)
 
     def _fail(self, err: OSError) -> None:
         free = shutil.disk_usage(self.directory).free
@@ -292,6 +283,39 @@ class Storage:
 
     def _path(self, sample_id: int) -> Path:
         return self.directory / f"{sample_id:016x}.sample"
+
+
+def read_some(directory: Path, spec: SampleSpec, num: int) -> list[StoredSample]:
+    """Up to ``num`` samples, evenly over all that a run has on disk, also while it is trained.
+
+    Takes no lock and changes nothing. What is torn, of another layout or gone meanwhile is left
+    out.
+    """
+    paths = sorted(directory.glob("*.sample"))
+    places = np.unique(np.linspace(0, len(paths) - 1, num).round().astype(int)) if paths else []
+    found: list[StoredSample] = []
+    for place in places:
+        with contextlib.suppress(OSError):
+            data = paths[place].read_bytes()
+            sample = _parse(data, spec)
+            if sample is not None:
+                found.append(sample)
+    return found
+
+
+def _parse(data: bytes, spec: SampleSpec) -> StoredSample | None:
+    """A file's sample; ``None`` if the file is torn."""
+    if len(data) != _PREAMBLE.size + spec.header_dtype.itemsize + spec.pixels_bytes:
+        return None
+    magic, _version, _fingerprint, sample_id, output, crc = _PREAMBLE.unpack_from(data)
+    pixels_at = _PREAMBLE.size + spec.header_dtype.itemsize
+    body = memoryview(data)
+    header, pixels = body[_PREAMBLE.size : pixels_at], body[pixels_at:]
+    if magic != _MAGIC or _crc(sample_id, output, header, pixels) != crc:
+        return None
+    record = np.frombuffer(header, spec.header_dtype)[0]
+    shaped = np.frombuffer(pixels, np.uint8).reshape(spec.pixels_shape)
+    return StoredSample(sample_id, output, record, shaped)
 
 
 def _crc(sample_id: int, output: int, header: Any, pixels: Any) -> int:

@@ -4,8 +4,8 @@ A game ignores the first part of an axis and stretches the rest, so a small cont
 does nothing. :func:`to_axis` undoes that; :func:`from_axis` is the game's own side. Pure functions
 on arrays of any shape. With dead zone ``d``, outer limit ``m`` and curve ``g``::
 
-    axis    = sign(control) * min(m, d + (1 - d) * |control| ** g)       to_axis
-    control = sign(axis) * ((|axis| - d) / (1 - d)) ** (1 / g)           from_axis, for |axis| > d
+    axis    = sign(control) * min(m, d + (1 - d) * |control| ** g)          to_axis
+    control = sign(axis) * ((min(m, |axis|) - d) / (1 - d)) ** (1 / g)     from_axis, |axis| > d
 
 At neutral the axis jumps from 0 to ``d``. So that noise about 0 does not make it jump to and fro,
 small controls are neutral, and :class:`Axis` leaves and enters neutral at two different values.
@@ -40,7 +40,8 @@ def to_axis(control: np.ndarray | float, zone: DeadZone) -> np.ndarray:
 def from_axis(axis: np.ndarray | float, zone: DeadZone) -> np.ndarray:
     """What the game applies when an axis shows ``axis`` in [-1, 1]; float64 of the same shape."""
     axis = np.asarray(axis, dtype=np.float64)
-    share = np.maximum(np.abs(axis) - zone.game, 0.0) / (1.0 - zone.game)
+    size = np.minimum(np.abs(axis), zone.limit)
+    share = np.maximum(size - zone.game, 0.0) / (1.0 - zone.game)
     return np.sign(axis) * share ** (1.0 / zone.curve)
 
 

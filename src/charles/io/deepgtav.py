@@ -20,6 +20,7 @@ import numpy as np
 
 from charles.config import GameConfig
 from charles.errors import GameError, GameProtocolError
+from charles.io.capture import CaptureInfo
 from charles.io.deadzones import to_axis
 from charles.io.deepgtav_dialect import Dialect, TcpDialect
 from charles.io.deepgtav_options import Camera, DeepGTAVOptions, Tally
@@ -33,6 +34,7 @@ from charles.io.deepgtav_watch import (
     is_plausible_motion,
 )
 from charles.io.game import Scene, Telemetry, checked_controls, chosen_scene
+from charles.pad_config import ZonesConfig
 from charles.sample import DRIVING_CONTROLS
 from charles.timing import NS_PER_S
 from charles.town import protocol
@@ -99,6 +101,19 @@ class DeepGTAVGame:
     def tally(self) -> Tally:
         """What the game went through so far."""
         return self._session.tally
+
+    @property
+    def capture(self) -> CaptureInfo:
+        """How its pictures come about."""
+        zone, dialect = self._options.dead_zone, self._dialect
+        return CaptureInfo(
+            name=self._config.name,
+            version=dialect.name,
+            camera=dialect.camera,
+            resizer=dialect.resizer,
+            write=ZonesConfig(accelerate=zone, brake=zone, steering=zone),
+            tells_controls=self._has_labels,
+        )
 
     # The game protocol
 
@@ -206,6 +221,12 @@ class DeepGTAVGame:
             GameError: The mod's camera is fixed, or the game was not reset.
         """
         self._session.send(self._dialect.aim(camera))
+
+    def show_axes(self, accelerate: float, brake: float, steering: float) -> None:
+        """See :class:`charles.io.pads.command.AxesGame`."""
+        if not self._is_npc_driving:
+            self._session.send([self._dialect.commands(accelerate, brake, steering)])
+            self._sent = np.full(len(self.controls), np.nan, np.float32)  # none that act knows
 
     # What is asked of the game
 

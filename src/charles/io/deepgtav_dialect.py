@@ -34,8 +34,15 @@ class Dialect(Protocol):
     may_be_ignored: bool
     """Whether a connection may stand and yet never be served, because an earlier one was not quite
     gone when it was made."""
+    resizer: str
+    """What makes pictures the size that is asked for."""
     num_stale: int
     """Pairs after a change of scene that may still show what was before."""
+
+    @property
+    def camera(self) -> str:
+        """What it calls the camera that it takes pictures with, or where that is."""
+        ...
 
     def connect(self, address: tuple[str, int], *, timeout_s: float) -> Link:
         """A connection to the game.
@@ -104,6 +111,8 @@ class TcpDialect:
     name = "DeepGTAV"
     are_controls_doubtful = False
     may_be_ignored = False
+    camera = "hood"
+    resizer = "nearest-by-mod"
     num_stale = 0
 
     def __init__(self, *, height: int, width: int) -> None:

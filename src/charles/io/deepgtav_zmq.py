@@ -39,12 +39,20 @@ class ZmqDialect:
     name = "DeepGTAV (ZeroMQ)"
     are_controls_doubtful = True
     may_be_ignored = True
+    resizer = "cv2-area-1"
     num_stale = 3
     """One picture that goes out with the scene itself, and one each before the messages are read
     that switch capturing on and place the camera."""
 
     def __init__(self, *, screen: tuple[int, int], camera: Camera) -> None:
         self._screen, self._camera = screen, camera
+
+    @property
+    def camera(self) -> str:
+        """See :class:`charles.io.deepgtav_dialect.Dialect`: where it is, and how it is turned."""
+        camera = self._camera
+        place = (camera.right_m, camera.ahead_m, camera.up_m, *camera.turn_deg)
+        return " ".join(f"{value:g}" for value in place)
 
     def connect(self, address: tuple[str, int], *, timeout_s: float) -> Link:
         """See :class:`charles.io.deepgtav_dialect.Dialect`."""

@@ -72,6 +72,18 @@ class Telemetry:
         return self.speed_mps or 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a game with a task is since its last ``reset``."""
+
+    length_m: float = 0.0
+    """Length of the task; 0 where there is none."""
+    completion: float = 0.0
+    """Share of it that is done, 0 to 1."""
+    ended: str = ""
+    """``done``, ``off_route`` or ``crash`` once it is over; empty before."""
+
+
 @runtime_checkable
 class Game(Protocol):
     """A game that Charles can watch and drive. Used from one thread of one process.

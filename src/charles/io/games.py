@@ -21,9 +21,10 @@ def make_game(
 
     Raises:
         ConfigError: There is no game of that name.
-        CharlesError: A window game's pictures, telemetry or pad cannot be opened.
+        CharlesError: A window game's pictures, telemetry or pad cannot be opened; an environment
+            is not installed or has no expert.
     """
-    known = ("town", "deepgtav", "deepgtav_zmq", "window")
+    known = ("town", "deepgtav", "deepgtav_zmq", "window", "gymnasium", "metadrive")
     require(config.name in known, "game.name", f"be one of {known}", config.name)
     if config.name == "town":
         from charles.io.town import TownGame
@@ -33,6 +34,14 @@ def make_game(
         from charles.io.window import make_window_game
 
         return make_window_game(config.window, height=frame.height, width=frame.width)
+    if config.name == "gymnasium":
+        from charles.io.gym.make import make_gymnasium_game
+
+        return make_gymnasium_game(config, height=frame.height, width=frame.width, seed=seed)
+    if config.name == "metadrive":
+        from charles.io.metadrive.game import MetaDriveGame
+
+        return MetaDriveGame(config, height=frame.height, width=frame.width, seed=seed)
     return _make_gta(config, frame, seed=seed, restart_command=restart_command)
 
 

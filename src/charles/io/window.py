@@ -20,10 +20,13 @@ import numpy as np
 
 from charles.errors import GameError
 from charles.game_config import WindowConfig
+from charles.io.capture import CaptureInfo
 from charles.io.game import Scene, Telemetry
 from charles.io.human.make import make_human
 from charles.io.human.source import HumanInput
+from charles.io.screen.interleaved import InterleavedSource
 from charles.io.screen.make import make_source
+from charles.io.screen.resize import RESIZER
 from charles.io.screen.source import FrameSource
 from charles.io.telemetry.make import make_telemetry
 from charles.io.telemetry.source import Reading, TelemetrySource
@@ -93,6 +96,25 @@ class WindowGame:
         """What was seen so far."""
         return replace(self._counted)
 
+    def unlabelled(self) -> dict[str, int]:
+        """See :class:`charles.io.abilities.Accounting`."""
+        counts = vars(self._counted)
+        return {name: count for name, count in counts.items() if name != "instants"}
+
+    @property
+    def capture(self) -> CaptureInfo:
+        """How its pictures come about. Its telemetry may tell controls only once it drives."""
+        config, human = self._config, self._human
+        return CaptureInfo(
+            name="window",
+            title=config.screen.title,
+            camera="screen",
+            resizer=RESIZER,
+            region=config.screen.region,
+            read=config.human.zones if human is not None else None,
+            tells_controls=human is None and self._telemetry is not None,
+        )
+
     @property
     def missed(self) -> int:
         """Instants that the caller was too late for."""
@@ -153,6 +175,17 @@ class WindowGame:
                 f"{list(out.shape)}."
             )
         np.copyto(out, self._frame)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """See :class:`charles.io.abilities.ManyCameras`; one, unless the game shows more."""
+        return self._frames.cameras if isinstance(self._frames, InterleavedSource) else ("hood",)
+
+    def grab_camera(self, camera: str, out: np.ndarray) -> int:
+        """See :class:`charles.io.abilities.ManyCameras`."""
+        if not isinstance(self._frames, InterleavedSource):
+            raise GameError(f"camera must be one that the game shows, got {camera!r}.")
+        return self._frames.grab_camera(camera, out)
 
     def act(self, controls: np.ndarray) -> None:
         """Always refused: a window takes no commands.

@@ -16,11 +16,13 @@ import numpy as np
 
 from charles.town import protocol
 from charles.town.asked import Asked, number
+from charles.town.habits import Late, answer
 from charles.town.layout import WorldView
 from charles.town.physics import STEP_S
 from charles.town.render import Renderer
 from charles.town.server_config import ServerFaults, TownServerConfig
 from charles.town.world import World, WorldConfig
+from charles.town_config import TownConfig
 
 TICKS_PER_STEP = 2
 """The script ticks at 60 Hz, as in a game that draws 60 frames per second; the town steps at 30."""
@@ -58,6 +60,8 @@ class Mod:
             WorldConfig(seed=config.seed, vehicles=config.vehicles, pedestrians=config.pedestrians)
         )
         """The town; it stays the same for the life of the server."""
+        self._views: Late[WorldView] = Late(config.habits.frame_delay)
+        self._told: Late[dict[str, Any]] = Late(config.habits.telemetry_delay)
         self._renderer: Renderer | None = None
         self._last_frame: bytearray | None = None
         self._starts = 0
@@ -112,9 +116,14 @@ class Mod:
         """Commands latch; they reach the car through the game's dead zone, in manual mode only."""
         if not self.is_running:
             return
+        zones = self._config.habits.zones
         throttle, brake, steering = (
-            protocol.through_dead_zone(min(max(number(body.get(key), 0.0), low), 1.0))
-            for key, low in (("throttle", 0.0), ("brake", 0.0), ("steering", -1.0))
+            answer(min(max(number(body.get(key), 0.0), low), 1.0), zone)
+            for key, low, zone in (
+                ("throttle", 0.0, zones.accelerate),
+                ("brake", 0.0, zones.brake),
+                ("steering", -1.0, zones.steering),
+            )
         )
         self._commands = (throttle - brake, steering)
 
@@ -181,16 +190,24 @@ class Mod:
     def put_at(self, place: tuple[float, float]) -> None:
         """Put the car on the street nearest to a place of GTA V's map."""
         self.world.place_ego(folded(place, self.world.map.extent_m))
+        self._views.clear()
+        self._told.clear()
 
     def step(self, steps: int) -> None:
         """Let so many steps of the town pass, but no more than a late tick makes up for."""
-        controls = None
-        if self.asked.is_manual:
-            controls = np.array(self._commands, np.float32)
-        elif self._is_dead:
-            controls = np.zeros(2, np.float32)
+        habits = self._config.habits
         for _ in range(min(steps, MAX_STEPS_PER_TICK)):
-            self.world.step(controls)
+            self.world.step(self._applied(habits))
+            if habits.frame_delay:
+                self._views.add(self.world.view())
+            self._told.add(self._seen())
+
+    def _applied(self, habits: TownConfig) -> np.ndarray | None:
+        """What the car is driven with; ``None`` for the NPC's own."""
+        if self.asked.is_manual:
+            pedal, steering = self._commands
+            return np.array([pedal, steering * habits.gain(self.world.speed_mps)], np.float32)
+        return np.zeros(2, np.float32) if self._is_dead else None
 
     # What it tells
 
@@ -216,24 +233,30 @@ class Mod:
         """The town in the weather and at the hour of the game."""
         asked = self.asked
         hour = min(max(asked.hour + asked.minute / 60.0, 0.0), 24.0)
-        return replace(
-            self.world.view(), weather=protocol.our_weather(asked.weather), time_of_day_h=hour
-        )
+        view = self._views.shown or self.world.view()
+        return replace(view, weather=protocol.our_weather(asked.weather), time_of_day_h=hour)
 
     def telemetry(self) -> dict[str, Any]:
         """What was asked for about this instant; numbers have float32's precision."""
+        values = dict(self._told.shown or self._seen())
+        controls = (values["throttle"], values["brake"], values["steering"])
+        values |= zip(("throttle", "brake", "steering"), self._reported(controls), strict=True)
+        told = {key: np.asarray(value, np.float32).tolist() for key, value in values.items()}
+        told["time"] = self.asked.hour
+        return {key: told[key] for key in protocol.REQUESTABLE if key in self.asked.keys}
+
+    def _seen(self) -> dict[str, Any]:
+        """What there is to tell about the instant of the last step."""
         world = self.world
         pedal, steering = world.controls.tolist()
-        controls = (max(pedal, 0.0), max(-pedal, 0.0), steering)
-        values = dict(zip(("throttle", "brake", "steering"), self._reported(controls), strict=True))
-        values |= {
+        return {
+            "throttle": max(pedal, 0.0),
+            "brake": max(-pedal, 0.0),
+            "steering": steering,
             "speed": world.speed_mps,
             "yawRate": math.degrees(world.yaw_rate),
             "location": world.location,
         }
-        told = {key: np.asarray(value, np.float32).tolist() for key, value in values.items()}
-        told["time"] = self.asked.hour
-        return {key: told[key] for key in protocol.REQUESTABLE if key in self.asked.keys}
 
     def _reported(self, controls: tuple[float, ...]) -> tuple[float, ...]:
         """The car's controls, as this build of the game lets the mod see them."""

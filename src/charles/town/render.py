@@ -14,14 +14,17 @@ from charles.town.scene import Scene, show, upload
 from charles.town.tinydisplay import make_pipe
 from charles.town.weather import View, Weather
 
-Camera = Literal["hood", "chase"]
+Camera = Literal["hood", "chase", "rear"]
+CAMERAS: tuple[Camera, ...] = ("hood", "chase", "rear")
+"""What the network sees; what is behind and above, for people; and a spare one, at the tail."""
 
 FIELD_OF_VIEW = math.radians(80.0)
-"""Horizontal field of view of both cameras."""
+"""Horizontal field of view of every camera."""
 _FOCAL = 1.0 / math.tan(FIELD_OF_VIEW / 2.0)
 VIEWS: dict[str, View] = {
     "hood": View(ahead_m=0.7, height_m=1.3, pitch=math.radians(-4.0), focal=_FOCAL),
     "chase": View(ahead_m=-7.5, height_m=3.4, pitch=math.radians(-13.0), focal=_FOCAL),
+    "rear": View(ahead_m=-2.2, height_m=1.1, pitch=math.radians(-6.0), focal=_FOCAL, yaw=math.pi),
 }
 _SILENCE = "notify-level-x11display fatal"
 """Panda3D looks for a display that we do not need, and would say that there is none."""
@@ -83,7 +86,7 @@ class Renderer:
         Args:
             view: What there is to see.
             out: Written, RGB uint8 ``[H, W, 3]``, C-contiguous.
-            camera: ``hood`` is what the network sees; ``chase``, behind and above, is for people.
+            camera: One of :data:`CAMERAS`.
 
         Raises:
             GameError: ``out`` has another shape, type or memory order.
@@ -127,6 +130,7 @@ class Renderer:
         ego = view.ego
         x = ego.x + seat.ahead_m * math.cos(ego.heading)
         y = ego.y + seat.ahead_m * math.sin(ego.heading)
-        turn = (math.degrees(ego.heading) - 90.0, math.degrees(seat.pitch), 0.0)
+        heading = ego.heading + seat.yaw
+        turn = (math.degrees(heading) - 90.0, math.degrees(seat.pitch), 0.0)
         self._camera.set_pos_hpr_scale((x, y, seat.height_m), turn, (1.0, 1.0, -1.0))
-        return x, y, ego.heading
+        return x, y, heading

@@ -5,6 +5,7 @@ from typing import Literal
 
 from charles.errors import require
 from charles.options import TownOptions
+from charles.town_config import TownConfig
 
 Picture = Literal["true", "black", "frozen"]
 
@@ -61,6 +62,8 @@ class TownServerConfig:
     """Time of a start that names none."""
     silence_s: float = 0.0
     """How long building a scene silences the server; GTA V takes seconds."""
+    habits: TownConfig = field(default_factory=TownConfig)
+    """How a pad is answered, and how late it shows and tells."""
     faults: ServerFaults = field(default_factory=ServerFaults)
 
     def __post_init__(self) -> None:
@@ -76,4 +79,5 @@ def config_of(options: TownOptions) -> TownServerConfig:
         seed=options.seed,
         weather=options.weather,
         time_of_day_h=options.time_of_day_h,
+        habits=options.habits,
     )

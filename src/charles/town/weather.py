@@ -31,6 +31,9 @@ class View:
     """Radians above the horizontal."""
     focal: float
     """Focal length as a share of half the picture's width."""
+    yaw: float = 0.0
+    """Radians to the left of the car's own direction; beyond a right angle it looks behind, where
+    no head light shines."""
 
 
 def ground_rays(view: View, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +73,7 @@ class Weather:
         self._horizon = int(np.argmax(np.isfinite(ahead[:, 0])))
         self._is_hazy = math.isfinite(light.haze_m)
         self._is_raining = light.weather == "rain"
-        self._has_lights = light.is_dark
+        self._has_lights = light.is_dark and abs(view.yaw) < math.pi / 2
         self._plane = np.empty((height, width), np.uint8)
         self._mask, self._spare = (np.empty((height, width, 3), np.uint8) for _ in range(2))
         if self._is_hazy:

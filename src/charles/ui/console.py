@@ -21,6 +21,7 @@ from rich.text import Text
 from charles.data.balancing import BalanceReport
 from charles.server import PeerInfo
 from charles.timing import CadenceReport
+from charles.ui.cadence import cadence_text, unlabelled_text
 
 SHOW_S = 0.25
 """Between two views that are looked at, and between two drawings of a single line."""
@@ -80,6 +81,8 @@ class CollectView:
     """Instants per second of wall time."""
     tally: Mapping[str, int]
     """What was counted: instants, samples, unstucks and so on."""
+    unlabelled: Mapping[str, int] = field(default_factory=dict)
+    """Why instants had no label, where the game says."""
     cadence: CadenceReport
     bins: Sequence[BalanceReport]
 
@@ -337,16 +340,8 @@ def collect_line(view: CollectView) -> str:
     """A collector's plain line."""
     counted = ", ".join(f"{name} {count}" for name, count in view.tally.items())
     bins = ", ".join(f"{each.output} {fill(each):.0%} balanced" for each in view.bins)
-    return f"{view.rate_hz:.1f}/s, {counted}, {bins}; {cadence_text(view.cadence)}"
-
-
-def cadence_text(cadence: CadenceReport) -> str:
-    """How well the stream of instants keeps its rate."""
-    period = cadence.period_ms
-    return (
-        f"period p50 {period.p50:.1f} p99 {period.p99:.1f} max {period.max:.1f} ms, "
-        f"late {cadence.late}, duplicate {cadence.duplicate}, stale {cadence.stale}"
-    )
+    reasons = f"{unlabelled_text(view.unlabelled)}; " if any(view.unlabelled.values()) else ""
+    return f"{view.rate_hz:.1f}/s, {counted}, {bins}; {reasons}{cadence_text(view.cadence)}"
 
 
 def ratios(report: BalanceReport) -> list[float]:
@@ -462,7 +457,8 @@ def render_collect(view: CollectView) -> RenderableType:
             each.output, named_bars(each), f"{fill(each):.0%}", str(each.num_sets), shortest(each)
         )
     head = Text.assemble((f"{view.rate_hz:.1f}/s", "bold cyan"), f"  {counted}")
-    return Group(head, table, Text(cadence_text(view.cadence), style="dim"))
+    why = [Text(text) for text in [unlabelled_text(view.unlabelled)] if text]
+    return Group(head, table, *why, Text(cadence_text(view.cadence), style="dim"))
 
 
 def shortest(report: BalanceReport, most: int = 3) -> str:

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from charles.config import TrainConfig
-from charles.evaluate import UNTRAINED_SEED, PolicyDriver, newest_step
+from charles.drivers import UNTRAINED_SEED, PolicyDriver
+from charles.evaluate import newest_step
 from charles.policy import Policy, Variables, load_variables
 from charles.routes import RATE_HZ, Drive, Driver, Npc, Route, make_routes
 from charles.town.render import Renderer

@@ -26,6 +26,8 @@ from charles.pad_config import DeadZone, ZonesConfig
 
 HAS_EVDEV = importlib.util.find_spec("evdev") is not None
 S = 1_000_000_000
+THROUGH = ZonesConfig(**dict.fromkeys(("accelerate", "brake", "steering"), DeadZone(game=0.0)))
+"""A game without dead zones, as most are to wheels."""
 
 if HAS_EVDEV:
     from evdev import AbsInfo
@@ -140,23 +142,24 @@ def test_codes_are_the_kernels():
 @given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 0.9), st.floats(0, 0.9))
 def test_the_label_is_what_a_virtual_pad_would_have_been_told(pedal, wheel, pedals, steering):
     trigger, stick = DeadZone(game=pedals, neutral=0.0), DeadZone(game=steering, neutral=0.0)
-    pad = xbox.Axes(ZonesConfig(accelerate=trigger, brake=trigger, steering=stick))
+    zones = ZonesConfig(accelerate=trigger, brake=trigger, steering=stick)
+    pad = xbox.Axes(zones)
     report = pad.report(pedal, wheel)
     axes = Axes(report.right_trigger, report.left_trigger, report.stick_x)
-    controls = controls_of(axes, pedals=trigger, steering=stick)
+    controls = controls_of(axes, zones)
     assert controls.dtype == np.float32
     np.testing.assert_allclose(controls, (pedal, wheel), atol=1e-6)
 
 
 def test_each_pedal_passes_the_dead_zone_on_its_own():
-    zone = DeadZone(game=0.25)
+    zones = ZonesConfig()
     for axes, expected in (
         (Axes(0.25, 0.0, 0.25), (0.0, 0.0)),
         (Axes(0.625, 0.0, -0.625), (0.5, -0.5)),
         (Axes(1.0, 0.2, 0.0), (1.0, 0.0)),
         (Axes(1.0, 0.625, 1.0), (0.5, 1.0)),
     ):
-        controls = controls_of(axes, pedals=zone, steering=zone)
+        controls = controls_of(axes, zones)
         assert controls.tolist() == pytest.approx(expected)
 
 
@@ -193,7 +196,7 @@ def test_slow_movement_is_movement():
 
 
 def test_readings_are_neutral_until_the_first_touch():
-    person = Person(HumanConfig(pedal_dead_zone=0.0, steering_dead_zone=0.0))
+    person = Person(HumanConfig(zones=THROUGH))
     nonsense = person.reading(Axes(1.0, 0.5, 1.0), buttons=0)
     assert not nonsense.is_active
     assert nonsense.controls.tolist() == [0.0, 0.0]
@@ -270,8 +273,6 @@ def test_a_real_device_of_the_kernel_is_read_and_its_unplugging_named():
     [
         ("human.kind", {"kind": "mouse"}),
         ("human.slot", {"slot": 4}),
-        ("human.pedal_dead_zone", {"pedal_dead_zone": 1.0}),
-        ("human.steering_dead_zone", {"steering_dead_zone": -0.1}),
         ("human.idle_s", {"idle_s": 0.0}),
     ],
 )

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from charles.io.capture import capture_of
 from charles.io.game import Game, Scene, Telemetry
 from charles.io.human.source import HumanInput
 from charles.io.pads.pad import driving_indices
@@ -28,6 +29,7 @@ class DrivenGame:
         self.frame_shape: tuple[int, int, int] = game.frame_shape
         self.is_advising = False
         self.is_realtime: bool = game.is_realtime
+        self.capture = capture_of(game)
         self._game, self._human = game, human
         self._indices = list(driving_indices(self.controls))
 

@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from charles.human_config import HumanConfig
-from charles.io.deadzones import DeadZone, from_axis
+from charles.io.deadzones import from_axis
+from charles.pad_config import ZonesConfig
 from charles.timing import NS_PER_S
 
 _NOISE = 0.02
@@ -67,13 +68,14 @@ def centred(value: int, low: int, high: int) -> float:
     return 2.0 * share(value, low, high) - 1.0
 
 
-def controls_of(axes: Axes, *, pedals: DeadZone, steering: DeadZone) -> np.ndarray:
+def controls_of(axes: Axes, zones: ZonesConfig) -> np.ndarray:
     """What the game makes of the axes, float32 ``[2]``: throttle less brake, and steering.
 
     Each pedal passes the game's dead zone on its own, before the two meet.
     """
-    throttle, brake = from_axis(np.array([axes.throttle, axes.brake]), pedals)
-    return np.array([throttle - brake, from_axis(axes.steering, steering)], np.float32)
+    throttle = from_axis(axes.throttle, zones.accelerate)
+    brake = from_axis(axes.brake, zones.brake)
+    return np.array([throttle - brake, from_axis(axes.steering, zones.steering)], np.float32)
 
 
 class Attention:
@@ -117,14 +119,13 @@ class Person:
     """
 
     def __init__(self, config: HumanConfig) -> None:
-        self._pedals = DeadZone(game=config.pedal_dead_zone)
-        self._steering = DeadZone(game=config.steering_dead_zone)
+        self._zones = config.zones
         self._attention = Attention(config.idle_s)
 
     def reading(self, axes: Axes, buttons: Hashable) -> HumanReading:
         """The reading of what a pad shows now; neutral until it was touched for the first time."""
         now_ns = time.monotonic_ns()
-        controls = controls_of(axes, pedals=self._pedals, steering=self._steering)
+        controls = controls_of(axes, self._zones)
         is_neutral = bool((np.abs(controls) <= _NOISE).all())
         is_active = self._attention.is_held(axes, buttons, now_ns, is_neutral=is_neutral)
         if not self._attention.has_begun:

@@ -40,6 +40,15 @@ class Pad(Protocol):
 
 
 @runtime_checkable
+class SpeedAware(Protocol):
+    """A pad that must know how fast the car is, because the game answers by that."""
+
+    def at_speed(self, speed_mps: float | None) -> None:
+        """The speed of this instant; ``None`` where the game does not tell it."""
+        ...
+
+
+@runtime_checkable
 class Applying(Protocol):
     """A pad that knows what the game makes of it, where that is not what it was told."""
 

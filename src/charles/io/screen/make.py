@@ -17,6 +17,20 @@ def make_source(config: ScreenConfig, height: int, width: int) -> FrameSource:
         ConfigError: A setting has no use for this way of capture.
         ExtraMissingError: A package that this way needs is not installed.
     """
+    if config.cameras > 1:
+        from charles.io.screen.interleaved import InterleavedSource, read_reference
+
+        assert config.reference is not None  # the config sees to it
+        return InterleavedSource(
+            lambda: _make_plain(config, height, width),
+            reference=read_reference(config.reference),
+            rate_hz=config.cameras_hz,
+        )
+    return _make_plain(config, height, width)
+
+
+def _make_plain(config: ScreenConfig, height: int, width: int) -> FrameSource:
+    """The source itself, whatever its pictures are of."""
     if config.kind == "x11":
         from charles.io.screen.x11 import X11Source
 

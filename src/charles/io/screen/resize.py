@@ -11,6 +11,9 @@ import numpy as np
 from charles.errors import CaptureError
 from charles.io.screen.area import AreaMeans
 
+RESIZER = "area-2"
+"""Name and version of what is done here; another version wherever pixels come out otherwise."""
+
 
 class Resizer:
     """Turns captured pixels into RGB frames of one size. Use from one thread.
