@@ -185,6 +185,16 @@ def test_a_person_may_drive_a_game_that_has_a_driver_and_is_the_one_to_learn_fro
     np.testing.assert_allclose(*np.swapaxes(pairs, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "place"), [("gymnasium", "gymnasium"), ("town", "window")])
+def test_a_collectors_person_has_the_place_that_its_game_has_for_one(config, name, place):
+    run = replace(config, game=replace(config.game, name=name))
+    human = HumanConfig(kind="xinput", slot=2)
+    given = with_human(run, human).game
+    assert getattr(given, place).human == human
+    assert given.gymnasium.expert == ("human" if name == "gymnasium" else "auto")
+    assert with_human(run, HumanConfig()) == run
+
+
 def test_a_person_who_is_missing_is_named_before_the_game_is_made(config):
     human = HumanConfig(kind="evdev", device="/nowhere/event0")
     with pytest.raises((PadError, ExtraMissingError), match=r"nowhere|charles\[evdev\]"):

@@ -98,7 +98,7 @@ def with_human(config: TrainConfig, human: HumanConfig) -> TrainConfig:
         return config
     game = config.game
     if game.name == "gymnasium":
-        game = replace(game, gymnasium=replace(game.gymnasium, human=human))
+        game = replace(game, gymnasium=replace(game.gymnasium, human=human, expert="human"))
     else:
         game = replace(game, window=replace(game.window, human=human))
     return replace(config, game=game)
