@@ -105,16 +105,24 @@ def main() -> None:
     """Measure everything and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, help="the Python of an environment with the peers")
-    python = parser.parse_args().peers
+    tasks = ("all", "inference", "training")
+    text = "one alone goes into a file of its own, without single operations"
+    parser.add_argument("--task", choices=tasks, default="all", help=text)
+    given = parser.parse_args()
+    python = given.peers
     ceiling = make_product(SIDE, "float32")
     rows = [duration_row(f"matrix product {SIDE}³", measure(ceiling.run, seconds=SECONDS))]
     with Peers(python, tuple(FRAMEWORKS)) as peers:
         for task, shape in (("inference", INFERENCE), ("training", TRAINING)):
-            for name in NAMES:
+            for name in NAMES if given.task in ("all", task) else ():
                 rows += backbone_rows(Job(task, name, *shape), ceiling, peers)
-    rows += all_operation_rows()
-    peered = " --peers .peers/bin/python" if python else ""
-    write_results("backbones", rows, f"python -m benchmarks.bench_backbones{peered}")
+    is_all = given.task == "all"
+    rows += all_operation_rows() if is_all else []
+    command = "python -m benchmarks.bench_backbones" + (
+        " --peers .peers/bin/python" if python else ""
+    )
+    command += "" if is_all else f" --task {given.task}"
+    write_results("backbones" if is_all else f"backbones_{given.task}", rows, command)
 
 
 if __name__ == "__main__":

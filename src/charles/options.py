@@ -25,13 +25,13 @@ class CollectOptions:
     """A PNG of how balanced the samples are that were kept, written every minute and at the end."""
     restart_command: str = ""
     """Command line that restarts a game that has died, run without a shell (GTA V)."""
-    human: HumanConfig = field(default_factory=HumanConfig)
-    """A person's pad or wheel on this host: the person drives, and is learned from instead of the
-    game's own driver."""
     calibration: Path | None = None
     """File of charles-calibrate: its dead zones read a person's pad, in place of the run's."""
     accept_contract: bool = False
     """Go on, with a warning, where pictures are captured otherwise than the run's were."""
+    human: HumanConfig = field(default_factory=HumanConfig)
+    """A person's pad or wheel on this host: the person drives, and is learned from instead of the
+    game's own driver."""
 
 
 BackendName = Literal["jax", "onnx", "openvino", "openvino_bfloat16", "openvino_int8"]

@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ABOVE_THE_HOOD = ("0", "0", "480", "208")
 """Left, top, width, height: the paint of the hood says who drives."""
 KEYS = {"accelerate": "up", "brake": "down", "left": "left", "right": "right"}
-OFF_S, STANDS_S, STARTS_S = 0.5, 4.0, 12.0
+OFF_S, STANDS_S, STARTS_S = 0.5, 4.0, 30.0
+"""How long a car may be off the road and may stand, and how long a player takes to begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Drive:
 
 def watch(driver: str, listener: telemetry.Listener, seconds: float) -> Drive:
     """Follow a drive until the car is off the road, stands, is broken, or the time is over."""
-    listener.drain()
+    listener.newest()  # forget what came before
     first = now = _next(listener)
     on_road_s = moved_s = now.time_s
     middles, speeds, ended = [], [], "drove to the end"
@@ -88,7 +89,7 @@ def train(run_dir: Path, port: int, minutes: float, extra: list[str]) -> dict:
     ]  # fmt: skip
     done = _run(command, timeout_s=minutes * 60 + 180)
     print(done[-3000:], flush=True)
-    return {"command": " ".join(command[:1] + command[1:])}
+    return {"command": " ".join(command)}
 
 
 def _run(command: list[str], *, timeout_s: float) -> str:

@@ -4,7 +4,8 @@
 // drives had commanded, and where that took the car, over UDP, in the layout of Codemasters' games.
 // So a robot's controls become labels, and a person's or a player's are seen the same way. It may
 // also hold the car to a speed, as a limiter does: robots race, at 200 km/h; and push its steering
-// now and then, unsaid, so that the driver's way back to the road is seen.
+// now and then, and sometimes stop it, both unsaid, so that the driver's way back to the middle of
+// the road and to its speed is seen.
 //
 // Environment: TORCS_TELEMETRY_PORTS on this host, as in "20777,20778"; TORCS_SPEED_LIMIT in m/s, 0
 // for none; TORCS_PUSHES, mean seconds between two pushes, 0 for none; TORCS_PHYSICS, the path of
@@ -36,9 +37,33 @@ int (*physics_init)(int, void *);
 int sender = -1;
 std::vector<sockaddr_in> receivers;
 float limit_mps, pushes_s;
-double due_s, push_begins_s, push_ends_s;
-float commanded, applied, push;
+double due_s;
 std::mt19937 chance(0);
+
+struct Command {
+    float steer, throttle, brake;
+    bool operator==(const Command &other) const {
+        return steer == other.steer && throttle == other.throttle && brake == other.brake;
+    }
+};
+Command commanded, applied;
+
+// Something that is done to the car now and then, for a while.
+struct Push {
+    double mean_s, least_s, most_s;
+    double begins_s, ends_s;
+    float strength;
+
+    bool is_on(double now_s) {
+        if (now_s > ends_s) {
+            begins_s = now_s + std::exponential_distribution<double>(1.0 / mean_s)(chance);
+            ends_s = begins_s + std::uniform_real_distribution<double>(least_s, most_s)(chance);
+            strength = std::normal_distribution<float>(0.0f, 0.3f)(chance);
+        }
+        return now_s > begins_s;
+    }
+};
+Push aside = {4.0, 0.2, 0.7, 0.0, 0.0, 0.0f}, halt = {25.0, 2.0, 3.0, 0.0, 0.0, 0.0f};
 
 void send_packet(const tCarElt *car, double now_s) {
     float field[FIELDS] = {};
@@ -49,9 +74,9 @@ void send_packet(const tCarElt *car, double now_s) {
     field[5] = car->_pos_Z;
     field[6] = car->_pos_Y;
     field[7] = car->pub.speed;
-    field[29] = car->_accelCmd;
-    field[30] = -commanded;  // TORCS counts to the left
-    field[31] = car->_brakeCmd;
+    field[29] = fminf(commanded.throttle, 1.0f);  // robots ask for more
+    field[30] = -commanded.steer;  // TORCS counts to the left
+    field[31] = fminf(commanded.brake, 1.0f);
     // DiRT sends other things here: metres from the road's middle, its width, damage.
     field[63] = car->_trkPos.toMiddle;
     field[64] = car->_trkPos.seg ? car->_trkPos.seg->width : 0.0f;
@@ -61,32 +86,33 @@ void send_packet(const tCarElt *car, double now_s) {
                sizeof receiver);
 }
 
-void hold_to_limit(tCarElt *car) {
-    const float most = (limit_mps - car->_speed_x) * GAIN;
-    car->_accelCmd = fminf(car->_accelCmd, fmaxf(most, 0.0f));
-}
-
 // Drivers say what they want every 20 ms, physics runs every 2 ms: what is not ours is theirs.
-void push_steering(tCarElt *car, double now_s) {
-    if (car->_steerCmd != applied) commanded = car->_steerCmd;
-    applied = commanded;
-    if (pushes_s > 0.0f && now_s > push_ends_s) {
-        push_begins_s = now_s + std::exponential_distribution<double>(1.0 / pushes_s)(chance);
-        push_ends_s = push_begins_s + std::uniform_real_distribution<double>(0.2, 0.7)(chance);
-        push = std::normal_distribution<float>(0.0f, 0.3f)(chance);
+void drive(tCarElt *car, double now_s) {
+    const Command found = {car->_steerCmd, car->_accelCmd, car->_brakeCmd};
+    static Command theirs;
+    if (!(found == applied)) theirs = found;
+    commanded = theirs;
+    if (limit_mps > 0.0f) {
+        const float most = (limit_mps - car->_speed_x) * GAIN;
+        commanded.throttle = fminf(theirs.throttle, fmaxf(most, 0.0f));
     }
-    if (pushes_s > 0.0f && now_s > push_begins_s)
-        applied = fmaxf(-1.0f, fminf(1.0f, commanded + push));
-    car->_steerCmd = applied;
+    applied = commanded;
+    if (pushes_s > 0.0f) {
+        if (aside.is_on(now_s))
+            applied.steer = fmaxf(-1.0f, fminf(1.0f, commanded.steer + aside.strength));
+        if (halt.is_on(now_s)) applied.throttle = 0.0f, applied.brake = 1.0f;
+    }
+    car->_steerCmd = applied.steer;
+    car->_accelCmd = applied.throttle;
+    car->_brakeCmd = applied.brake;
 }
 
 void update(tSituation *situation, double step_s, int telemetry) {
     const double now_s = situation->currentTime;
     if (situation->raceInfo.ncars > 0) {
         tCarElt *car = situation->cars[0];
-        if (limit_mps > 0.0f) hold_to_limit(car);
-        push_steering(car, now_s);
-        if (now_s < due_s - 1.0) due_s = push_ends_s = now_s;  // a race began anew
+        if (now_s < due_s - 1.0) due_s = aside.ends_s = halt.ends_s = now_s;  // it began anew
+        drive(car, now_s);
         if (sender >= 0 && now_s >= due_s) {
             send_packet(car, now_s);
             due_s = now_s + PERIOD_S;
@@ -130,7 +156,7 @@ extern "C" int told(tModInfo *info) {
     physics_init = info->fctInit;
     info->fctInit = init;
     limit_mps = number("TORCS_SPEED_LIMIT");
-    pushes_s = number("TORCS_PUSHES");
+    aside.mean_s = pushes_s = number("TORCS_PUSHES");
     if (sender < 0) read_receivers(getenv("TORCS_TELEMETRY_PORTS"));
     return 0;
 }

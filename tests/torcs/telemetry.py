@@ -104,14 +104,15 @@ class Listener:
         except TimeoutError:
             return None
 
-    def drain(self) -> None:
-        """Forget what has come."""
+    def newest(self) -> Instant | None:
+        """The last that has come and was not asked for; ``None`` if nothing has."""
         self._socket.setblocking(False)
+        packet = None
         try:
             while True:
-                self._socket.recv(2048)
+                packet = self._socket.recv(2048)
         except BlockingIOError:
-            pass
+            return None if packet is None else Instant.of(packet)
 
     def close(self) -> None:
         self._socket.close()

@@ -62,7 +62,8 @@ class Race:
     limit_mps: float = 0.0
     """Speed that the car is held to, where it tells what it does; 0: none."""
     pushes_s: float = 0.0
-    """Mean time between pushes of its steering, where it tells what it does; 0: none."""
+    """Mean time between pushes of its steering, where it tells what it does, and sometimes stops;
+    0: neither."""
 
 
 HUMAN_CAR = "car2-trb1"
@@ -252,26 +253,16 @@ def begin(game: Torcs, listener: telemetry.Listener | None = None) -> None:
     """Through the menus: Race, Quick Race, New Race, Start. A person's car then still stands."""
     deadline_s = time.monotonic() + START_S
     source = _window(game, deadline_s)
+    if listener is not None:
+        listener.newest()  # of another race
     try:
         while _is_black(source):
             assert time.monotonic() < deadline_s, "TORCS drew nothing"
             time.sleep(0.1)
-        while not _is_moving(game, source, deadline_s):
-            if listener is not None and _has_begun(listener):
-                break
+        while not _has_begun(game, source, listener, deadline_s):
             game.tap("Return")
     finally:
         source.close()
-    if listener is not None:
-        while not _has_begun(listener):
-            assert time.monotonic() < deadline_s, "the lights did not turn green"
-
-
-def _has_begun(listener: telemetry.Listener) -> bool:
-    """Whether the newest that it heard is of a race; waits a moment for it."""
-    listener.drain()
-    instant = listener.wait(1.0)
-    return instant is not None and instant.time_s > 0.0
 
 
 def _window(game: Torcs, deadline_s: float) -> X11Source:
@@ -298,11 +289,14 @@ def _is_black(source: FrameSource) -> bool:
     return not out.any()
 
 
-def _is_moving(game: Torcs, source: FrameSource, deadline_s: float) -> bool:
-    """Wait until the picture moves by itself (``True``), or stands still: a menu, or a long load.
+def _has_begun(
+    game: Torcs, source: FrameSource, listener: telemetry.Listener | None, deadline_s: float
+) -> bool:
+    """Wait until the race is under way (``True``), or nothing moves: a menu, or a long load.
 
-    When the car drives, most pixels change from picture to picture, again and again, however few
-    pictures there are; a menu changes so only once, for a key.
+    A game that tells what it does is believed. Else, when the car drives, most pixels change from
+    picture to picture, again and again, however few pictures there are; a menu changes so only
+    once, for a key.
     """
     before = out = np.empty(source.frame_shape, np.uint8)
     moves, since_s = 0, time.monotonic()
@@ -310,10 +304,15 @@ def _is_moving(game: Torcs, source: FrameSource, deadline_s: float) -> bool:
         assert time.monotonic() < deadline_s, "the race did not begin"
         assert game.is_alive(), "TORCS ended"
         time.sleep(0.01)
+        told = None if listener is None else listener.newest()
+        if told is not None:
+            since_s = time.monotonic()
+            if told.time_s > 0.0:
+                return True
         if not _look(source, out):
             continue
         moves = moves + 1 if (out != before).any(axis=2).mean() > MOVED_SHARE else 0
-        if moves >= 3:
+        if moves >= 3 and listener is None:
             return True
         before, since_s = out.copy(), time.monotonic()
     return False

@@ -29,9 +29,9 @@ class DrivenGame:
         self.frame_shape: tuple[int, int, int] = game.frame_shape
         self.is_advising = False
         self.is_realtime: bool = game.is_realtime
-        self.capture = capture_of(game)
         self._game, self._human = game, human
         self._indices = list(driving_indices(self.controls))
+        self.capture = capture_of(game)
 
     def reset(self, scene: Scene) -> None:
         """See :class:`charles.io.game.Game`; the person drives from the start."""
