@@ -9,7 +9,7 @@ import pytest
 from tests.persons import ScriptedPerson
 
 from charles import presets
-from charles.collect import _make_known_game
+from charles.collect import make_driven_game, with_human
 from charles.collect_config import DaggerConfig, PerturbConfig
 from charles.collector import Collector
 from charles.data.exchange import Exchange
@@ -185,10 +185,20 @@ def test_a_person_may_drive_a_game_that_has_a_driver_and_is_the_one_to_learn_fro
     np.testing.assert_allclose(*np.swapaxes(pairs, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "place"), [("gymnasium", "gymnasium"), ("town", "window")])
+def test_a_collectors_person_has_the_place_that_its_game_has_for_one(config, name, place):
+    run = replace(config, game=replace(config.game, name=name))
+    human = HumanConfig(kind="xinput", slot=2)
+    given = with_human(run, human).game
+    assert getattr(given, place).human == human
+    assert given.gymnasium.expert == ("human" if name == "gymnasium" else "auto")
+    assert with_human(run, HumanConfig()) == run
+
+
 def test_a_person_who_is_missing_is_named_before_the_game_is_made(config):
     human = HumanConfig(kind="evdev", device="/nowhere/event0")
     with pytest.raises((PadError, ExtraMissingError), match=r"nowhere|charles\[evdev\]"):
-        _make_known_game(config, 0, restart_command="", human=human)
+        make_driven_game(with_human(config, human), 0, restart_command="", is_by_person=True)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3", "v4"])

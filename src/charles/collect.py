@@ -76,9 +76,10 @@ def collect(
             cannot be written.
     """
     stop = stop or stop_on_signals()
+    human = human or HumanConfig()
     maker = make_game or (
-        lambda config, seed: _make_known_game(
-            config, seed, restart_command=restart_command, human=human or HumanConfig()
+        lambda config, seed: make_driven_game(
+            config, seed, restart_command=restart_command, is_by_person=human.kind != "none"
         )
     )
     with closing(Connection(server, "collector")) as connection:
@@ -87,27 +88,40 @@ def collect(
             if welcome is not None:
                 _collect_session(
                     connection, welcome, maker, stop, has_console=has_console, plot=plot,
-                    accept_contract=accept_contract, calibration=calibration,
+                    accept_contract=accept_contract, calibration=calibration, human=human,
                 )  # fmt: skip
 
 
-def _make_known_game(
-    config: TrainConfig, seed: int, *, restart_command: str, human: HumanConfig
-) -> Game:
-    """The game that the config names, driven by a person if there is a pad."""
-    game = config.game
+def with_human(config: TrainConfig, human: HumanConfig) -> TrainConfig:
+    """``config`` with a person's pad of this host, if there is one, in place of the run's."""
     if human.kind == "none":
-        return make_known_game(game, config.frame, seed=seed, restart_command=restart_command)
-    if game.name == "window":
+        return config
+    game = config.game
+    if game.name == "gymnasium":
+        game = replace(game, gymnasium=replace(game.gymnasium, human=human, expert="human"))
+    else:
         game = replace(game, window=replace(game.window, human=human))
-        return make_known_game(game, config.frame, seed=seed)
-    person = make_human(human)
+    return replace(config, game=game)
+
+
+def make_driven_game(
+    config: TrainConfig, seed: int, *, restart_command: str, is_by_person: bool
+) -> Game:
+    """The game that ``config`` names, driven by a person or by its own driver.
+
+    Some games have a place for a person; any other is told what the person does, in real time.
+
+    Raises:
+        CharlesError: The game cannot be made, or the person's pad is not there.
+    """
+    game, frame = config.game, config.frame
+    if not is_by_person or game.name in ("window", "gymnasium"):
+        return make_known_game(game, frame, seed=seed, restart_command=restart_command)
+    person = make_human(game.window.human)
     assert person is not None
     try:
-        made = make_known_game(
-            replace(game, is_realtime=True), config.frame, seed=seed,
-            restart_command=restart_command,
-        )  # fmt: skip
+        game = replace(game, is_realtime=True)
+        made = make_known_game(game, frame, seed=seed, restart_command=restart_command)
         return DrivenGame(made, person)
     except BaseException:
         person.close()
@@ -124,11 +138,12 @@ def _collect_session(
     plot: Path | None,
     accept_contract: bool,
     calibration: Path | None,
+    human: HumanConfig,
 ) -> None:
     """Collect until the server is lost or ``stop`` is set."""
     if welcome.lane is None:
         raise WireError("The server sent a collector no lane into the frame pool. Restart it.")
-    config = with_calibration(welcome.config, calibration)
+    config = with_calibration(with_human(welcome.config, human), calibration)
     seeds = np.random.SeedSequence(welcome.seed).generate_state(3)
     game_seed, collector_seed, pupil_seed = (int(seed) for seed in seeds)
     with ExitStack() as stack:

@@ -130,6 +130,7 @@ class GymnasiumGame:
             time_of_day_h=scene.time_of_day_h,
             is_collision=was_over or (sight.progress.ended == "off_route" and not was_off),
             is_off_road=sight.is_off_road,
+            is_human=label is not None and self._options.expert == "human",
         )
 
     def grab(self, out: np.ndarray) -> None:
