@@ -50,7 +50,11 @@ def _keep_apart() -> Path | None:
     """
     if not WORKER or not Path("/dev/shm").is_dir():
         return None
-    folder = tempfile.mkdtemp(prefix=f"tests-{WORKER}-", dir="/dev/shm")
+    for left in Path("/dev/shm").glob("tests-*-pid*"):  # by a worker that was killed
+        if not psutil.pid_exists(int(left.name.rpartition("pid")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = f"/dev/shm/tests-{WORKER}-pid{os.getpid()}"
+    os.mkdir(folder, 0o700)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     return Path(folder)
 

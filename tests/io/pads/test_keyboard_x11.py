@@ -133,6 +133,7 @@ def test_full_and_neutral_controls_take_hold_at_once(display, onlooker):
 
 
 DRIVER = """
+import signal
 import sys
 from contextlib import closing
 from types import SimpleNamespace
@@ -143,6 +144,7 @@ from charles.process import stop_on_signals
 from charles.sample import DRIVING_CONTROLS
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup hand it on as ignored
     stop = stop_on_signals()
     config = PadConfig(kind="keyboard", display=sys.argv[1])
     with closing(make_pad(config, SimpleNamespace(controls=DRIVING_CONTROLS))) as pad:
