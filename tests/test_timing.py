@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charles.errors import ConfigError
-from charles.timing import NS_PER_S, Cadence, JitterBuffer, Quantiles, RateKeeper
+from charles.timing import (
+    MOST_INSTANTS,
+    NS_PER_S,
+    Cadence,
+    InstantClock,
+    JitterBuffer,
+    Quantiles,
+    RateKeeper,
+)
 
 PERIOD_NS = NS_PER_S // 30
 
@@ -142,3 +150,23 @@ def test_quantiles_rise(values):
 
 def test_quantiles_of_nothing_are_zero():
     assert Quantiles.of(np.empty(0)) == Quantiles(p50=0, p95=0, p99=0, max=0)
+
+
+def test_a_stepped_games_instants_come_when_asked_for_and_its_time_is_counted():
+    clock = InstantClock(50.0, is_realtime=False)
+    assert [(clock.wait(), clock.stamp()) for _ in range(3)] == [
+        (1, 20_000_000), (1, 40_000_000), (1, 60_000_000)
+    ]  # fmt: skip
+    clock.restart()
+    assert clock.stamp() == 80_000_000
+    assert clock.missed == 0
+
+
+def test_a_late_caller_of_a_real_time_game_is_told_of_the_instants_that_passed_up_to_a_limit():
+    clock = InstantClock(100.0, is_realtime=True)
+    clock.restart()
+    time.sleep(0.1)
+    assert clock.wait() == MOST_INSTANTS
+    assert clock.missed >= 8
+    before_ns = time.monotonic_ns()
+    assert clock.stamp() >= before_ns

@@ -56,6 +56,53 @@ class RateKeeper:
         self.deadline_ns = time.monotonic_ns()
 
 
+MOST_INSTANTS = 4
+"""How many instants a late tick in real time stands for at most; time beyond never happens."""
+
+
+class InstantClock:
+    """The instants of a game that can also be stepped. Use from one thread.
+
+    Stepped, an instant comes when it is asked for, and time is counted, rising over restarts. In
+    real time instants come on absolute deadlines. A caller that is late misses instants, but not
+    their time: the game moves on by up to :data:`MOST_INSTANTS`, as one does that drops frames.
+
+    Args:
+        rate_hz: Instants per second of game time, positive.
+        is_realtime: Whether they come by the wall clock.
+    """
+
+    def __init__(self, rate_hz: float, *, is_realtime: bool) -> None:
+        self._keeper = RateKeeper(rate_hz) if is_realtime else None
+        self._instant_ns = round(NS_PER_S / rate_hz)
+        self.now_ns = 0
+        """The newest instant's time: counted when stepped, else of the monotonic clock."""
+
+    @property
+    def missed(self) -> int:
+        """Instants that real time had and the caller was too late for; 0 when stepped."""
+        return self._keeper.missed if self._keeper is not None else 0
+
+    def wait(self) -> int:
+        """Wait for the next instant if need be, and return how many have passed."""
+        if self._keeper is None:
+            return 1
+        before = self._keeper.missed
+        self._keeper.wait()
+        return min(1 + self._keeper.missed - before, MOST_INSTANTS)
+
+    def stamp(self) -> int:
+        """The time of the instant that was waited for, once the game has moved on to it."""
+        is_stepped = self._keeper is None
+        self.now_ns = self.now_ns + self._instant_ns if is_stepped else time.monotonic_ns()
+        return self.now_ns
+
+    def restart(self) -> None:
+        """After a pause, begin a new series of deadlines instead of making up for the pause."""
+        if self._keeper is not None:
+            self._keeper.restart()
+
+
 class JitterBuffer:
     """Holds each tick's result until the same time after its deadline, so that results come evenly.
 

@@ -15,16 +15,13 @@ from charles.errors import GameError
 from charles.io.capture import CaptureInfo
 from charles.io.game import Scene, Telemetry, checked_controls, chosen_scene
 from charles.sample import DRIVING_CONTROLS
-from charles.timing import NS_PER_S, RateKeeper
+from charles.timing import InstantClock
 from charles.town import VERSION
 from charles.town.habits import Late, answer
 from charles.town.layout import WorldView
 from charles.town.physics import STEP_S
 from charles.town.render import CAMERAS, Camera, Renderer
 from charles.town.world import World, WorldConfig
-
-MAX_STEPS_PER_TICK = 4
-"""How many steps a late tick in real time stands for at most; time beyond that never happens."""
 
 _MAX_ROUTE_SEED = 2**31
 
@@ -34,8 +31,7 @@ class TownGame:
 
     Stepped, an instant comes when asked for and ``captured_ns`` counts simulated time, rising over
     resets. In real time, instants come 30 times a second on absolute deadlines and ``captured_ns``
-    is the monotonic clock at the step. A caller that is late misses instants, but not their time:
-    the town moves on by up to :data:`MAX_STEPS_PER_TICK` steps, as a game does that drops frames.
+    is the monotonic clock at the step; see :class:`charles.timing.InstantClock`.
 
     Args:
         config: Which towns, how full, which weathers and hours; whether it runs in real time.
@@ -56,9 +52,8 @@ class TownGame:
         self._config = config
         self._rng = np.random.default_rng(seed)
         self._renderer: Renderer | None = None
-        self._keeper: RateKeeper | None = None
+        self._clock = InstantClock(1.0 / STEP_S, is_realtime=config.is_realtime)
         self._world: World | None = None
-        self._clock_ns = 0
         self._is_npc_driving = True
         self._acting = np.zeros(len(self.controls), np.float32)
         self._axes: tuple[float, float, float] | None = None
@@ -81,7 +76,7 @@ class TownGame:
     @property
     def missed(self) -> int:
         """Instants that real time had and the caller was too late for; 0 when stepped."""
-        return self._keeper.missed if self._keeper is not None else 0
+        return self._clock.missed
 
     def reset(self, scene: Scene) -> None:
         """See :class:`charles.io.game.Game`. Takes about 0.3 s. The same seed, the same scene."""
@@ -109,30 +104,27 @@ class TownGame:
         self._views.clear()
         self._told.clear()
         self._brightness, self._brightness_step = 1.0, 0.0
-        self._restart_clock()
+        self._clock.restart()
 
     def tick(self) -> Telemetry:
         """See :class:`charles.io.game.Game`."""
         world = self.world
         is_collision = False
-        for _ in range(self._wait_steps()):
+        for _ in range(self._clock.wait()):
             world.step(None if self._is_npc_driving else self._applied(world))
             is_collision = is_collision or world.collided is not None
             self._brightness = min(1.0, max(0.0, self._brightness + self._brightness_step))
-        if self.is_realtime:
-            self._clock_ns = time.monotonic_ns()
-        else:
-            self._clock_ns += round(STEP_S * NS_PER_S)
+        now_ns = self._clock.stamp()
         if self._config.town.frame_delay:
             self._views.add(world.view())
         self._told.add(self._telemetry(world, is_collision=is_collision))
         told = self._told.shown
         assert told is not None
-        return replace(told, captured_ns=self._clock_ns)
+        return replace(told, captured_ns=now_ns)
 
     def _telemetry(self, world: World, *, is_collision: bool) -> Telemetry:
         return Telemetry(
-            captured_ns=self._clock_ns,
+            captured_ns=self._clock.now_ns,
             controls=world.controls.copy(),
             label=np.array(world.label(), np.float32),
             speed_mps=world.speed_mps,
@@ -201,7 +193,7 @@ class TownGame:
         self.world.place_ego(place)
         self._views.clear()
         self._told.clear()
-        self._restart_clock()
+        self._clock.restart()
 
     def close(self) -> None:
         """See :class:`charles.io.game.Game`."""
@@ -209,19 +201,3 @@ class TownGame:
         if self._renderer is not None:
             self._renderer.close()
         self._renderer = self._world = None
-
-    def _wait_steps(self) -> int:
-        """Wait for the next instant if need be, and return how many steps lead to it."""
-        if self._keeper is None:
-            return 1
-        before = self._keeper.missed
-        self._keeper.wait()
-        return min(1 + self._keeper.missed - before, MAX_STEPS_PER_TICK)
-
-    def _restart_clock(self) -> None:
-        """After a pause, begin a new series of deadlines instead of making up for the pause."""
-        if not self.is_realtime:
-            return
-        if self._keeper is None:
-            self._keeper = RateKeeper(1.0 / STEP_S)
-        self._keeper.restart()

@@ -5,7 +5,6 @@ come by the wall clock, as a player needs it. Between two instants lie as many s
 environment's own rate asks for, so that game time is the same at any rate of instants.
 """
 
-import time
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,7 @@ from charles.io.gym.actions import ActionMap
 from charles.io.gym.roles import Expert, PlainWorld, World
 from charles.io.screen.resize import RESIZER, Resizer, check_frame
 from charles.sample import DRIVING_CONTROLS
-from charles.timing import NS_PER_S, RateKeeper
-
-MAX_INSTANTS_PER_TICK = 4
-"""How many instants a late tick in real time stands for at most; time beyond never happens."""
+from charles.timing import InstantClock
 
 
 class GymnasiumGame:
@@ -76,16 +72,16 @@ class GymnasiumGame:
         self._steps_per_instant = own_hz / options.rate_hz
         self._rng = np.random.default_rng(seed)
         self._resizer = Resizer(height, width)
-        self._keeper: RateKeeper | None = None
+        self._clock = InstantClock(options.rate_hz, is_realtime=self.is_realtime)
         self._scene: Scene | None = None
-        self._clock_ns, self._due, self._instant_ns = 0, 0.0, round(NS_PER_S / options.rate_hz)
+        self._due = 0.0
         self._is_npc_driving, self._is_closed, self._is_over = True, False, False
         self._acting = self._applied = np.zeros(len(self.controls), np.float32)
 
     @property
     def missed(self) -> int:
         """Instants that real time had and the caller was too late for; 0 when stepped."""
-        return self._keeper.missed if self._keeper is not None else 0
+        return self._clock.missed
 
     def progress(self) -> Progress:
         """How far the task is, where the environment is known to have one."""
@@ -103,7 +99,7 @@ class GymnasiumGame:
             self._world.put(self._env, scene.place, self._rng)
         self._is_npc_driving = True
         self._acting = np.zeros(len(self.controls), np.float32)
-        self._restart_clock()
+        self._clock.restart()
 
     def tick(self) -> Telemetry:
         """See :class:`charles.io.game.Game`."""
@@ -111,16 +107,14 @@ class GymnasiumGame:
         was_over, was_off = self._is_over, self.progress().ended == "off_route"
         if was_over:
             self._begin_episode(None)
-        for _ in range(self._wait_instants()):
+        for _ in range(self._clock.wait()):
             self._move_on()
-        self._clock_ns = (
-            time.monotonic_ns() if self.is_realtime else self._clock_ns + self._instant_ns
-        )
+        now_ns = self._clock.stamp()
         sight, label = self._world.sight(self._env), self._advice()
         assert scene.weather is not None
         assert scene.time_of_day_h is not None
         return Telemetry(
-            captured_ns=self._clock_ns,
+            captured_ns=now_ns,
             controls=self._applied.copy(),
             label=label,
             speed_mps=sight.speed_mps,
@@ -163,7 +157,7 @@ class GymnasiumGame:
         if not self._world.put(self._env, place, self._rng):
             self._begin_episode(None)
         self._applied = np.zeros(len(self.controls), np.float32)
-        self._restart_clock()
+        self._clock.restart()
 
     def close(self) -> None:
         """See :class:`charles.io.game.Game`."""
@@ -210,19 +204,3 @@ class GymnasiumGame:
         if self._expert is None or not (self._is_npc_driving or self.is_advising):
             return None
         return self._expert.advise(self._env)
-
-    def _wait_instants(self) -> int:
-        """Wait for the next instant if need be, and return how many have passed."""
-        if self._keeper is None:
-            return 1
-        before = self._keeper.missed
-        self._keeper.wait()
-        return min(1 + self._keeper.missed - before, MAX_INSTANTS_PER_TICK)
-
-    def _restart_clock(self) -> None:
-        """After a pause, begin a new series of deadlines instead of making up for the pause."""
-        if not self.is_realtime:
-            return
-        if self._keeper is None:
-            self._keeper = RateKeeper(self._options.rate_hz)
-        self._keeper.restart()

@@ -1,6 +1,5 @@
 """MetaDrive as a game: maps by their seed, its own driver as the teacher, a hood camera."""
 
-import time
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,9 @@ from charles.io.metadrive.route import RouteView
 from charles.io.metadrive.teacher import Teacher
 from charles.io.screen.resize import check_frame
 from charles.sample import DRIVING_CONTROLS
-from charles.timing import NS_PER_S, RateKeeper
+from charles.timing import InstantClock
 
 RATE_HZ = 1.0 / (STEP_S * STEPS_PER_INSTANT)
-MAX_INSTANTS_PER_TICK = 4
-"""How many instants a late tick in real time stands for at most; time beyond never happens."""
 
 _ROOM_M = 15.0
 _PLACE_TRIES = 20
@@ -48,11 +45,10 @@ class MetaDriveGame:
         self._config = config
         self._rng = np.random.default_rng(seed)
         self._engine: Engine | None = None
-        self._keeper: RateKeeper | None = None
+        self._clock = InstantClock(RATE_HZ, is_realtime=config.is_realtime)
         self._scene: Scene | None = None
         self._route: Any = None
         self._teacher: Any = None
-        self._clock_ns = 0
         self._is_npc_driving, self._is_closed = True, False
         self._neutral = np.zeros(len(self.controls), np.float32)
         self._acting = self._applied = self._advice = self._neutral
@@ -61,7 +57,7 @@ class MetaDriveGame:
     @property
     def missed(self) -> int:
         """Instants that real time had and the caller was too late for; 0 when stepped."""
-        return self._keeper.missed if self._keeper is not None else 0
+        return self._clock.missed
 
     def progress(self) -> Progress:
         """How far the car is on its route."""
@@ -100,20 +96,19 @@ class MetaDriveGame:
             self._put(None, is_start=True)
             self._start_over(int(self._rng.integers(2**31)))
         was_ended = self._ended
-        for _ in range(self._wait_instants()):
+        for _ in range(self._clock.wait()):
             self._applied = self._advice if self._is_npc_driving else self._acting
             engine.step(float(self._applied[1]), float(self._applied[0]))
             self._advice = self._teacher.advise()
             self._ended = self._ended or self._ending(engine)
             self._along_m = max(self._along_m, self._route.along_m())
-        instant_ns = round(NS_PER_S / RATE_HZ)
-        self._clock_ns = time.monotonic_ns() if self.is_realtime else self._clock_ns + instant_ns
+        now_ns = self._clock.stamp()
         has_failed = self._ended in ("crash", "off_route") and not was_ended
         assert scene.weather is not None
         assert scene.time_of_day_h is not None
         x, y = engine.car.position
         return Telemetry(
-            captured_ns=self._clock_ns,
+            captured_ns=now_ns,
             controls=self._applied.copy(),
             label=self._advice.copy(),
             speed_mps=max(float(engine.car.speed_km_h) / 3.6, 0.0),
@@ -199,11 +194,7 @@ class MetaDriveGame:
         self._advice = self._teacher.advise()
         self._acting = self._applied = self._neutral
         self._ended, self._along_m = "", 0.0
-        if not self.is_realtime:
-            return
-        if self._keeper is None:
-            self._keeper = RateKeeper(RATE_HZ)
-        self._keeper.restart()
+        self._clock.restart()
 
     def _ending(self, engine: Engine) -> str:
         if engine.is_crashed:
@@ -211,11 +202,3 @@ class MetaDriveGame:
         if engine.is_arrived:
             return "done"
         return "off_route" if engine.is_out_of_road else ""
-
-    def _wait_instants(self) -> int:
-        """Wait for the next instant if need be, and return how many have passed."""
-        if self._keeper is None:
-            return 1
-        before = self._keeper.missed
-        self._keeper.wait()
-        return min(1 + self._keeper.missed - before, MAX_INSTANTS_PER_TICK)
