@@ -23,9 +23,9 @@ from charles.data.pool import Lane
 from charles.errors import ConfigError
 from charles.holdback import Holdback
 from charles.io.abilities import Accounting
-from charles.io.game import WEATHERS, Game, Scene, Telemetry
+from charles.io.game import Game, Scene, Telemetry
 from charles.messages import Demand
-from charles.observer import Observer
+from charles.observer import Observer, write_header
 from charles.perturb import Perturber
 from charles.relocation import Relocation
 from charles.sample import SampleFlag, is_held_out
@@ -328,17 +328,15 @@ class Collector:
             else:
                 self._see()
                 self._observer.write_pixels(pixels)
-            header["captured_ns"] = paired.captured_ns
-            header["applied_ns"] = time.monotonic_ns()
-            header["episode"] = (self._id << 32) | self._episode
-            header["frame_index"] = self.tally.instants
-            header["collector"] = self._id
-            header["flags"] = self._flags(telemetry, flag)
-            header["picked_for"] = output
-            header["weather"] = WEATHERS.index(telemetry.weather)
-            header["time_of_day_h"] = telemetry.time_of_day_h
-            header["speed_mps"] = telemetry.shown_speed_mps
-            header["controls"] = telemetry.controls
-            header["label"] = label
-            header["purpose"] = telemetry.purpose
+            write_header(
+                header,
+                telemetry,
+                label,
+                captured_ns=paired.captured_ns,
+                peer=self._id,
+                episode=self._episode,
+                frame_index=self.tally.instants,
+                flags=self._flags(telemetry, flag),
+                picked_for=output,
+            )
             self._observer.write_history(header["history"])

@@ -9,15 +9,14 @@ Driving never depends on this. Without a server, or while it has no free slot, s
 and counted.
 """
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from charles.berth import Berth
 from charles.data.pool import Lane
-from charles.io.game import WEATHERS, Telemetry
-from charles.observer import Inputs
+from charles.io.game import Telemetry
+from charles.observer import Inputs, write_header
 from charles.sample import SampleFlag, SampleSpec
 
 _RESTING_SHARE = 0.5
@@ -134,20 +133,17 @@ class HumanSamples:
         label: np.ndarray,
         captured_ns: int,
     ) -> None:
-        peer = lane.spec.collector_id
         with lane.writing(slot) as (header, pixels):
             np.copyto(pixels, inputs["pixels"][0])
-            header["captured_ns"] = captured_ns
-            header["applied_ns"] = time.monotonic_ns()
-            header["episode"] = (peer << 32) | self._num_takeovers
-            header["frame_index"] = self._counted.sent + len(self._held_back)
-            header["collector"] = peer
-            header["flags"] = SampleFlag.HUMAN | SampleFlag.TAKEOVER
-            header["picked_for"] = 0
-            header["weather"] = WEATHERS.index(telemetry.weather)
-            header["time_of_day_h"] = telemetry.time_of_day_h
-            header["speed_mps"] = inputs["speed"][0]
-            header["controls"] = telemetry.controls
-            header["label"] = label
-            header["purpose"] = inputs["purpose"][0]
+            write_header(
+                header,
+                telemetry,
+                label,
+                captured_ns=captured_ns,
+                peer=lane.spec.collector_id,
+                episode=self._num_takeovers,
+                frame_index=self._counted.sent + len(self._held_back),
+                flags=SampleFlag.HUMAN | SampleFlag.TAKEOVER,
+                picked_for=0,
+            )
             header["history"] = inputs["history"][0]

@@ -3,12 +3,14 @@
 Collector, player and evaluation share this, so that nothing drives on pictures it never learned.
 """
 
+import time
+
 import numpy as np
 
 from charles.data.history import FrameHistory, History
 from charles.data.pixels import to_pixels
-from charles.io.game import Telemetry
-from charles.sample import SampleSpec
+from charles.io.game import WEATHERS, Telemetry
+from charles.sample import SampleFlag, SampleSpec
 
 Inputs = dict[str, np.ndarray]
 """``pixels`` uint8 ``[1, ...]``, ``speed`` float32 ``[1]``, ``purpose`` float32 ``[1, 2]`` and
@@ -84,6 +86,46 @@ class Observer:
         """Forget the past, as after a teleport."""
         self._history.clear()
         self._frames.clear()
+
+
+def write_header(
+    header: np.void,
+    telemetry: Telemetry,
+    label: np.ndarray,
+    *,
+    captured_ns: int,
+    peer: int,
+    episode: int,
+    frame_index: int,
+    flags: SampleFlag,
+    picked_for: int,
+) -> None:
+    """Write all of a sample's header but its sequence numbers and its history.
+
+    Args:
+        header: Record of the sample's ``header_dtype``.
+        telemetry: What the game told of the instant.
+        label: What would have been right, float32 ``[A]``.
+        captured_ns: When its picture was captured, monotonic clock.
+        peer: Number of the collector or player, from the server.
+        episode: Which of its episodes.
+        frame_index: Rises with the peer's instants.
+        flags: What is special about the sample.
+        picked_for: Number of the output that it is balanced for.
+    """
+    header["captured_ns"] = captured_ns
+    header["applied_ns"] = time.monotonic_ns()
+    header["episode"] = (peer << 32) | episode
+    header["frame_index"] = frame_index
+    header["collector"] = peer
+    header["flags"] = flags
+    header["picked_for"] = picked_for
+    header["weather"] = WEATHERS.index(telemetry.weather)
+    header["time_of_day_h"] = telemetry.time_of_day_h
+    header["speed_mps"] = telemetry.shown_speed_mps
+    header["controls"] = telemetry.controls
+    header["label"] = label
+    header["purpose"] = telemetry.purpose
 
 
 def blank_inputs(spec: SampleSpec) -> Inputs:
