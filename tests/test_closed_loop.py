@@ -11,8 +11,8 @@ import pytest
 from tests.tiny_run import NETWORK, make_config
 
 from charles.config import TrainConfig
+from charles.drivers import PolicyDriver
 from charles.errors import ConfigError
-from charles.evaluate import PolicyDriver
 from charles.io.game import Scene
 from charles.io.pads.command import CommandPad
 from charles.io.town import TownGame

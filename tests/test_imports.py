@@ -21,7 +21,7 @@ JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 
 CONFIGS = {path.stem for path in SOURCE.glob("*config.py")} | {"options"}
 
-FOUNDATION = {"errors", "models", "presets", "sample", "timing", "outputs"} | CONFIGS
+FOUNDATION = {"errors", "files", "models", "presets", "sample", "timing", "outputs"} | CONFIGS
 
 MAY_IMPORT = {
     **dict.fromkeys(FOUNDATION, FOUNDATION),

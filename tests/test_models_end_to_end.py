@@ -8,7 +8,8 @@ import pytest
 
 from charles.config import GameConfig, TrainConfig
 from charles.controls import to_controls
-from charles.evaluate import DriverSpec, make_driver, newest_step
+from charles.drivers import DriverSpec, make_driver
+from charles.evaluate import newest_step
 from charles.intake import sample_spec
 from charles.learner import Learner
 from charles.models import MODELS

@@ -21,6 +21,7 @@ import msgspec
 
 from charles.config import TrainConfig
 from charles.errors import ConfigError, ContractError
+from charles.files import write_whole
 from charles.io.capture import CaptureInfo
 from charles.pad_config import DeadZone, ZonesConfig
 
@@ -220,9 +221,7 @@ def write_contract(directory: Path, contract: CaptureContract) -> None:
     data = {**msgspec.to_builtins(contract), "fingerprint": contract.fingerprint}
     path = directory / FILE
     try:
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps(data, indent=2) + "\n")
     except OSError as err:
         raise ConfigError(f"{path} cannot be written: {err.strerror}.") from err
 

@@ -26,11 +26,9 @@ from rich.table import Table
 from charles.config import TrainConfig
 from charles.contract import read_contract
 from charles.courses import PLACES, Course, make_course
-from charles.drivers import UNTRAINED_SEED as UNTRAINED_SEED
-from charles.drivers import DriverSpec as DriverSpec
-from charles.drivers import PolicyDriver as PolicyDriver
-from charles.drivers import make_driver as make_driver
+from charles.drivers import DriverSpec
 from charles.errors import CheckpointError, WorkerError
+from charles.files import write_whole
 from charles.options import EvaluateOptions
 from charles.routes import Route, RouteResult
 from charles.run import NOT_CONTRACT, as_data, read_run
@@ -261,10 +259,8 @@ def _main_figures(drives: Sequence[RouteResult]) -> dict[str, Any]:
 def write_report(path: Path, report: dict[str, Any]) -> None:
     """Write a report as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, text + "\n")
 
 
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:

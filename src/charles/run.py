@@ -19,6 +19,7 @@ import msgspec
 import charles
 from charles.config import TrainConfig
 from charles.errors import CharlesError, ConfigError
+from charles.files import write_whole
 from charles.outputs import OutputConfig
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "panda3d", "pyzmq")
@@ -51,8 +52,8 @@ def write_run(run_dir: Path, config: TrainConfig, *, resume: bool = False) -> bo
         _require_same(path, read_run(run_dir), config)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, as_data(config))
-        _write_whole(run_dir / "provenance.json", _provenance())
+        _write_json(path, as_data(config))
+        _write_json(run_dir / "provenance.json", _provenance())
     except OSError as err:
         raise ConfigError(
             f"run_dir must be a directory that can be written, got {str(run_dir)!r}: "
@@ -168,11 +169,8 @@ def _to_path(kind: type, value: Any) -> Any:
     raise NotImplementedError(kind.__name__)
 
 
-def _write_whole(path: Path, data: dict[str, Any]) -> None:
-    """Write JSON, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    write_whole(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def _provenance() -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from charles.config import TrainConfig
 from charles.errors import CalibrationError, CharlesError
+from charles.files import write_whole
 from charles.io.capture import CaptureInfo
 from charles.pad_config import DeadZone, ZonesConfig
 
@@ -162,12 +163,9 @@ def save_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         CalibrationError: It cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(msgspec.to_builtins(calibration), indent=2)
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps(msgspec.to_builtins(calibration), indent=2) + "\n")
     except OSError as err:
         raise CalibrationError(f"{path} cannot be written: {err.strerror}.") from err
 
