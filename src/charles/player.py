@@ -169,6 +169,8 @@ class Player:
         self.controls = np.zeros(len(policy.spec.controls), np.float32)
         self.policy = policy
         self._game, self._pad, self._stager = game, pad, stager
+        # Asked once: looking whether an object fits a protocol is slow.
+        self._speed_aware = pad if isinstance(pad, SpeedAware) else None
         self._observer = Observer(policy.spec)
         offset_ms = policy.config.collect.latency_offset_ms
         self._delay: Delay[Telemetry] = Delay(round(max(offset_ms, 0.0) * 1e6))
@@ -236,8 +238,8 @@ class Player:
         else:
             self.predictions, self._predicted_ns = predictions, captured_ns
             self.controls = self._filter.apply(predictions)
-        if isinstance(self._pad, SpeedAware):
-            self._pad.at_speed(telemetry.speed_mps)
+        if self._speed_aware is not None:
+            self._speed_aware.at_speed(telemetry.speed_mps)
         log.mark()
         return telemetry, captured_ns
 
@@ -254,15 +256,19 @@ class Player:
         if is_lost or not is_finite:
             self._let_go()
         else:
-            self._pad.update(self.controls)
-            self._applied = applied_by(self._pad, self.controls)
+            self._put(self.controls)
+
+    def _put(self, controls: np.ndarray) -> None:
+        """Put controls on the pad; what it makes of them is remembered where no game tells it."""
+        self._pad.update(controls)
+        if not self._shown.has_controls:
+            self._applied = applied_by(self._pad, controls)
 
     def _let_person_drive(self, turn: Turn, *, passes_through: bool) -> None:
         """Put a person's controls on the pad, unless the game has them from the person's own."""
         self.controls = turn.controls
         if passes_through:
-            self._pad.update(turn.controls)
-            self._applied = applied_by(self._pad, turn.controls)
+            self._put(turn.controls)
         else:
             self._pad.neutral()
             self._applied = turn.controls
