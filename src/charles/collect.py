@@ -96,11 +96,9 @@ def with_human(config: TrainConfig, human: HumanConfig) -> TrainConfig:
     """``config`` with a person's pad of this host, if there is one, in place of the run's."""
     if human.kind == "none":
         return config
-    game = config.game
+    game = config.game.with_human(human)
     if game.name == "gymnasium":
-        game = replace(game, gymnasium=replace(game.gymnasium, human=human, expert="human"))
-    else:
-        game = replace(game, window=replace(game.window, human=human))
+        game = replace(game, gymnasium=replace(game.gymnasium, expert="human"))
     return replace(config, game=game)
 
 
@@ -117,7 +115,7 @@ def make_driven_game(
     game, frame = config.game, config.frame
     if not is_by_person or game.name in ("window", "gymnasium"):
         return make_known_game(game, frame, seed=seed, restart_command=restart_command)
-    person = make_human(game.window.human)
+    person = make_human(game.human)
     assert person is not None
     try:
         game = replace(game, is_realtime=True)

@@ -1,7 +1,7 @@
 """Settings of the game and of its frames; see :mod:`charles.config`."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from charles.errors import require
@@ -90,6 +90,18 @@ class GameConfig:
     window: WindowConfig = field(default_factory=WindowConfig)
     gymnasium: GymnasiumConfig = field(default_factory=GymnasiumConfig)
     metadrive: MetaDriveConfig = field(default_factory=MetaDriveConfig)
+
+    @property
+    def human(self) -> HumanConfig:
+        """The pad of a person who is learned from: where this game has a place for one, that is its
+        own, else that of watched games."""
+        return self.gymnasium.human if self.name == "gymnasium" else self.window.human
+
+    def with_human(self, human: HumanConfig) -> "GameConfig":
+        """The same game with another :attr:`human`."""
+        if self.name == "gymnasium":
+            return replace(self, gymnasium=replace(self.gymnasium, human=human))
+        return replace(self, window=replace(self.window, human=human))
 
     def __post_init__(self) -> None:
         low, high = self.seeds

@@ -182,10 +182,4 @@ def with_calibration(config: TrainConfig, path: Path | None) -> TrainConfig:
     calibration = load_calibration(path)
     calibration.require_game(CaptureInfo(name=game.name, title=game.window.screen.title), path)
     zones = calibration.require_axes(path).zones
-    if game.name == "gymnasium":
-        human = replace(game.gymnasium.human, zones=zones)
-        game = replace(game, gymnasium=replace(game.gymnasium, human=human))
-    else:
-        human = replace(game.window.human, zones=zones)
-        game = replace(game, window=replace(game.window, human=human))
-    return replace(config, game=game)
+    return replace(config, game=game.with_human(replace(game.human, zones=zones)))
