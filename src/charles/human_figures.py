@@ -2,7 +2,7 @@
 
 import time
 
-from charles.intake import Intake
+from charles.intake import Intake, IntakeView
 from charles.metrics import MetricsLog
 from charles.timing import NS_PER_S
 
@@ -43,9 +43,8 @@ class HumanFigures:
             }
             self._log.write_human(step, scalars)
 
-    def notes(self) -> list[str]:
+    def notes(self, intake: IntakeView) -> list[str]:
         """What the console says, once there were any."""
-        intake = self._intake.view()
         if not intake.human_received:
             return []
         note = (

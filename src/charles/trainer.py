@@ -401,7 +401,7 @@ class Trainer:
             notes.append(f"no disk copy: {intake.storage_failure}")
         if config.data.validation_share:
             notes.append(f"{intake.held_out} samples held out")
-        notes += self._human.notes()
+        notes += self._human.notes(intake)
         log = self._log
         more = (
             self._guard.text,
