@@ -42,6 +42,13 @@ def town_small() -> TrainConfig:
     )
 
 
+_CAREFUL_OUTPUTS = (
+    replace(ACCELERATION_BRAKING, bin_width=0.5, excess_weight=2.0),
+    replace(STEERING, bin_width=0.2),
+)
+"""Among others who may be hit: rather too slow than too fast."""
+
+
 def town_live() -> TrainConfig:
     """The demonstration of the README: collects, trains and drives within ten minutes on two cores.
 
@@ -53,8 +60,7 @@ def town_live() -> TrainConfig:
         frame=FrameConfig(height=144, width=256),
         data=DataConfig(buffer_capacity=12_000, start_fraction=0.15, keep_fraction=0.15,
                         replay_ratio=4, history_length=0, balancing=BalancingConfig(patience=10)),
-        outputs=(replace(ACCELERATION_BRAKING, bin_width=0.5, excess_weight=2.0),
-                 replace(STEERING, bin_width=0.2)),
+        outputs=_CAREFUL_OUTPUTS,
         collect=CollectConfig(scene_s=60.0, traffic=(1.0, 2.0), perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.5, rate_hz=6.0)),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=2_600),
@@ -104,8 +110,7 @@ def metadrive_live() -> TrainConfig:
         data=DataConfig(buffer_capacity=12_000, start_fraction=0.1, keep_fraction=0.1,
                         replay_ratio=6, history_length=0, slots_per_collector=320,
                         balancing=BalancingConfig(patience=10)),
-        outputs=(replace(ACCELERATION_BRAKING, bin_width=0.5, excess_weight=2.0),
-                 replace(STEERING, bin_width=0.2)),
+        outputs=_CAREFUL_OUTPUTS,
         collect=CollectConfig(scene_s=60.0, drop_before_crash_s=3.0,
                               perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.5, rate_hz=6.0)),

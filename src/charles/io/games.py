@@ -1,7 +1,10 @@
 """Making the game that a config names. A game from outside needs no entry here."""
 
+from typing import get_args
+
 from charles.config import FrameConfig, GameConfig
 from charles.errors import require
+from charles.game_config import GameName
 from charles.io.game import Game
 
 
@@ -24,7 +27,7 @@ def make_game(
         CharlesError: A window game's pictures, telemetry or pad cannot be opened; an environment
             is not installed or has no expert.
     """
-    known = ("town", "deepgtav", "deepgtav_zmq", "window", "gymnasium", "metadrive")
+    known = get_args(GameName)
     require(config.name in known, "game.name", f"be one of {known}", config.name)
     if config.name == "town":
         from charles.io.town import TownGame
