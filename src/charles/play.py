@@ -246,9 +246,10 @@ def _play_run(
             view.show_waiting()
             time.sleep(WAIT_S)
         expected = _captured(run, stager.newest.step)
-        hands = Hands(takeover, human)
-        report = _drive(options, makers, policy, stager, expected, hands, view=view,
-                        is_left=is_left)  # fmt: skip
+        report = _drive(
+            options, makers, policy, stager, expected=expected, hands=Hands(takeover, human),
+            view=view, is_left=is_left,
+        )  # fmt: skip
     report = replace(report, note=policy.note())
     if options.console:  # the pad is closed by now, which makes it neutral, on every way out
         print(describe(report))
@@ -269,9 +270,9 @@ def _drive(
     makers: tuple[GameMaker, PadMaker],
     policy: Predictor,
     stager: Source,
+    *,
     expected: CaptureContract | None,
     hands: Hands,
-    *,
     view: "_Viewer",
     is_left: Callable[[], bool],
 ) -> PlayReport:
@@ -280,7 +281,8 @@ def _drive(
     with closing(makers[0](policy.config, options.seed)) as game:
         _require_captured(expected, policy.config, game, options)
         with closing(makers[1](game)) as pad, undisturbed():
-            player = _make_player(game, pad, policy, stager, options, hands)
+            cameras = options.cameras
+            player = _make_player(game, pad, policy, stager, cameras=cameras, hands=hands)
             player.begin(scene)
             while not is_left():
                 player.tick()
@@ -324,8 +326,10 @@ def _play_remote(
 
             with closing(PlayConsole(is_enabled=options.console)) as console:
                 view = _Viewer(console, None, policy)
-                report = _drive(options, makers, policy, policy, expected, Hands(takeover),
-                                view=view, is_left=is_left)  # fmt: skip
+                report = _drive(
+                    options, makers, policy, policy, expected=expected, hands=Hands(takeover),
+                    view=view, is_left=is_left,
+                )  # fmt: skip
             report = replace(report, remote=policy.report())
             if options.console:
                 print(describe(report))
@@ -339,11 +343,11 @@ def _make_scene(options: PlayOptions, config: TrainConfig, *, is_learned_from: b
 
 
 def _make_player(
-    game: Game, pad: Pad, policy: Predictor, stager: Source, options: PlayOptions, hands: Hands
+    game: Game, pad: Pad, policy: Predictor, stager: Source, *, cameras: int, hands: Hands
 ) -> Player:
-    """The player, with the spectators that the options ask for."""
+    """The player, with spectators where other cameras than the network's are asked for."""
     rate_hz = policy.config.play.rate_hz
-    spectators = Spectators(game, rate_hz) if options.cameras > 1 else None
+    spectators = Spectators(game, rate_hz) if cameras > 1 else None
     return Player(game, pad, policy, stager, spectators=spectators, takeover=hands.takeover,
                   human=hands.human)  # fmt: skip
 
