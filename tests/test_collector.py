@@ -9,15 +9,13 @@ import pytest
 from tests.persons import ScriptedPerson
 
 from charles import presets
-from charles.collect import make_driven_game, with_human
 from charles.collect_config import DaggerConfig, PerturbConfig
 from charles.collector import Collector
 from charles.data.exchange import Exchange
 from charles.data.pixels import to_pixels
 from charles.data.pool import Lane, PoolSpec
 from charles.data.shm import unique_name
-from charles.errors import ConfigError, ExtraMissingError, PadError
-from charles.human_config import HumanConfig
+from charles.errors import ConfigError
 from charles.intake import sample_spec
 from charles.io.game import Scene
 from charles.io.human.driven import DrivenGame
@@ -183,22 +181,6 @@ def test_a_person_may_drive_a_game_that_has_a_driver_and_is_the_one_to_learn_fro
     pairs = [(told[n]["label"], told[n + 1]["controls"]) for n in told if n + 1 in told]
     assert len(pairs) > 3
     np.testing.assert_allclose(*np.swapaxes(pairs, 0, 1), atol=1e-6)
-
-
-@pytest.mark.parametrize(("name", "place"), [("gymnasium", "gymnasium"), ("town", "window")])
-def test_a_collectors_person_has_the_place_that_its_game_has_for_one(config, name, place):
-    run = replace(config, game=replace(config.game, name=name))
-    human = HumanConfig(kind="xinput", slot=2)
-    given = with_human(run, human).game
-    assert getattr(given, place).human == human
-    assert given.gymnasium.expert == ("human" if name == "gymnasium" else "auto")
-    assert with_human(run, HumanConfig()) == run
-
-
-def test_a_person_who_is_missing_is_named_before_the_game_is_made(config):
-    human = HumanConfig(kind="evdev", device="/nowhere/event0")
-    with pytest.raises((PadError, ExtraMissingError), match=r"nowhere|charles\[evdev\]"):
-        make_driven_game(with_human(config, human), 0, restart_command="", is_by_person=True)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3", "v4"])

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
+from tests.playing import playing
 from tests.ports import free_port
 from tests.tiny_run import TinyRun, make_config
 
@@ -276,26 +277,6 @@ def test_a_signal_ends_the_player_with_a_neutral_pad(run, tmp_path, number):
         assert process.wait(20.0) == 0
     deadline.cancel()
     assert lines[-1] == "closed [0.0, 0.0]"
-
-
-@contextmanager
-def playing(options):
-    """A player in a thread; yields its pads and, once it has ended, its report."""
-    pads, reports, stop = [], [], threading.Event()
-
-    def make_pad(game):
-        pads.append(RecordingPad(game.controls))
-        return pads[-1]
-
-    thread = threading.Thread(
-        target=lambda: reports.append(play(options, stop=stop, make_pad=make_pad))
-    )
-    thread.start()
-    try:
-        yield pads, reports
-    finally:
-        stop.set()
-        thread.join(60.0)
 
 
 def the_player(server):

@@ -1,10 +1,7 @@
 """A player without a network of its own: late, lost, old and wrong answers, restarts, strangers."""
 
-import os
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -12,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.playing import playing, wait_for
 from tests.ports import free_port
 from tests.tiny_run import TinyRun, make_config
+from tests.two_machines import has_namespaces, read_until, start, two_machines
 
 from charles.config import ServerConfig
 from charles.errors import ConfigError, WireError
-from charles.io.pads.recording import RecordingPad
 from charles.io.wire import ServerSocket
 from charles.observer import blank_inputs
 from charles.options import PlayOptions, ServeOptions
-from charles.play import describe, play
+from charles.play import describe
 from charles.policy import Policy
 from charles.remote import RemoteLink, RemotePolicy
 from charles.remote_config import RemoteConfig
@@ -95,13 +93,6 @@ def until_answered(policy, inputs, within_s=30.0):
         assert time.monotonic() < ends_s, "no answer came"
         time.sleep(0.02)
     return values
-
-
-def wait_for(condition, timeout_s=60.0):
-    ends_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < ends_s, "timed out"
-        time.sleep(0.02)
 
 
 def test_a_server_predicts_what_the_network_does_and_swaps_while_it_serves(run, port):
@@ -324,26 +315,6 @@ def options_for(port, **settings):
     return PlayOptions(backend="remote", remote=remote, console=False, seed=100_000)
 
 
-@contextmanager
-def playing(options):
-    """A player in a thread; yields its pads and, once it has ended, its report."""
-    pads, reports, stop = [], [], threading.Event()
-
-    def make_pad(game):
-        pads.append(RecordingPad(game.controls))
-        return pads[-1]
-
-    thread = threading.Thread(
-        target=lambda: reports.append(play(options, stop=stop, make_pad=make_pad))
-    )
-    thread.start()
-    try:
-        yield pads, reports
-    finally:
-        stop.set()
-        thread.join(60)
-
-
 def is_driven(pad, since):
     return any(update.controls.any() for update in [*pad.updates][since:])
 
@@ -435,53 +406,6 @@ def main(_):
 
 run_command("player", main)
 """
-
-
-def has_namespaces():
-    if shutil.which("ip") is None or os.name != "posix" or os.geteuid() != 0:
-        return False
-    made = subprocess.run(["ip", "netns", "add", "charles-probe"], check=False, capture_output=True)
-    subprocess.run(["ip", "netns", "del", "charles-probe"], check=False, capture_output=True)
-    return made.returncode == 0
-
-
-@contextmanager
-def two_machines():
-    """Two network namespaces and a cable; yields their names, the ends, the first's address."""
-    names = [f"charles-{os.getpid()}-{letter}" for letter in "ab"]
-    ends = [f"ch{os.getpid() % 10_000}{letter}" for letter in "ab"]
-
-    def ip(*words):
-        subprocess.run(["ip", *words], check=True, capture_output=True)
-
-    try:
-        for name in names:
-            ip("netns", "add", name)
-        ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
-        for number, (name, end) in enumerate(zip(names, ends, strict=True)):
-            ip("link", "set", end, "netns", name)
-            ip("-n", name, "address", "add", f"10.77.0.{number + 1}/24", "dev", end)
-            ip("-n", name, "link", "set", end, "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        yield names, ends, "10.77.0.1"
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-
-
-def start(namespace, *words, **kwargs):
-    return subprocess.Popen(
-        ["ip", "netns", "exec", namespace, sys.executable, *words], text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE, **kwargs,
-    )  # fmt: skip
-
-
-def read_until(process, word):
-    for line in process.stdout:
-        if word in line:
-            return line
-    raise AssertionError(f"the process ended without saying {word!r}")
 
 
 @pytest.mark.slow

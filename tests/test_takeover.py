@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.persons import ScriptedPerson, ScriptedSwitch
+from tests.persons import ScriptedPerson
+from tests.playing import wait_for
 from tests.ports import free_port
 from tests.test_trainer import put_on_disk, rows_of
 from tests.tiny_run import TinyRun
@@ -18,7 +19,7 @@ from tests.tiny_run import TinyRun
 from charles import presets
 from charles.berth import Berth
 from charles.config import ServerConfig, TrainConfig
-from charles.errors import ConfigError, ExtraMissingError, PadError
+from charles.errors import ExtraMissingError, PadError
 from charles.human_samples import HumanSamples
 from charles.intake import Intake, sample_spec
 from charles.io.game import Scene, Telemetry
@@ -27,7 +28,6 @@ from charles.io.town import TownGame
 from charles.link import Link
 from charles.observer import Observer, blank_inputs
 from charles.options import PlayOptions
-from charles.pad_config import KeysConfig, PadConfig
 from charles.play import describe, play
 from charles.play_config import UnstuckConfig
 from charles.player import Player
@@ -41,141 +41,6 @@ from charles.trainer import train
 
 CONTROLS = ("acceleration_braking", "steering")
 SCENE = Scene(seed=5, weather="clear", time_of_day_h=12.0)
-
-
-def make(person=None, switch=None, **settings):
-    takeover = Takeover(person or ScriptedPerson(), switch, **{"release_s": 0.05, **settings})
-    takeover.begin(CONTROLS)
-    return takeover
-
-
-def wait_for(condition, timeout_s=60.0):
-    ends_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < ends_s, "timed out"
-        time.sleep(0.01)
-
-
-def test_a_touch_hands_over_at_once_and_rest_hands_back():
-    person = ScriptedPerson(release_s=0.05)
-    takeover = make(person)
-    assert takeover.step() is None
-    person.move(pedal=-0.5, steering=0.25)
-    turn = takeover.step()
-    assert turn.controls.tolist() == [-0.5, 0.25]
-    assert not turn.may_be_over
-    time.sleep(0.1)
-    assert takeover.step() is not None  # held still, away from neutral
-    person.move()
-    assert takeover.step().may_be_over
-    time.sleep(0.1)
-    assert takeover.step() is None
-    assert (takeover.tally.takeovers, takeover.tally.ticks) == (1, 3)
-
-
-def test_controls_go_where_the_game_has_them():
-    person = ScriptedPerson()
-    takeover = make(person)
-    takeover.begin(("gear", "steering", "acceleration_braking"))
-    takeover.step()
-    person.move(pedal=1.0, steering=-0.5)
-    assert takeover.step().controls.tolist() == [0.0, -0.5, 1.0]
-    with pytest.raises(PadError, match="needs the control 'steering'"):
-        takeover.begin(("acceleration_braking", "gear"))
-
-
-def press(takeover, switch):
-    """Press the hotkey; the turns while it is held down, and after."""
-    switch.is_held = True
-    turns = [takeover.step(), takeover.step()]
-    switch.is_held = False
-    return [*turns, takeover.step()]
-
-
-def test_a_hotkey_hands_over_whatever_the_pad_does_and_back():
-    person, switch = ScriptedPerson(release_s=0.01), ScriptedSwitch()
-    takeover = make(person, switch)
-    takeover.step()
-    turns = press(takeover, switch)
-    assert all(turn is not None and not turn.may_be_over for turn in turns)
-    time.sleep(0.03)
-    assert takeover.step() is not None  # rest does not hand back what the key took
-    assert press(takeover, switch) == [None] * 3
-
-
-def test_after_the_hotkey_handed_back_the_pad_must_rest_before_it_counts_again():
-    person, switch = ScriptedPerson(release_s=0.02), ScriptedSwitch()
-    takeover = make(person, switch)
-    takeover.step()
-    person.move(steering=1.0)
-    assert takeover.step() is not None
-    assert press(takeover, switch) == [None] * 3
-    person.move(steering=0.5)
-    assert takeover.step() is None
-    person.move()
-    takeover.step()
-    time.sleep(0.05)
-    assert takeover.step() is None
-    person.move(steering=0.5)
-    assert takeover.step() is not None
-
-
-def test_an_unplugged_pad_is_neutral_for_a_while_and_then_the_network_drives(capsys):
-    person = ScriptedPerson()
-    takeover = make(person, release_s=0.05)
-    takeover.step()
-    person.move(pedal=1.0)
-    assert takeover.step().controls.any()
-    person.is_plugged_in = False
-    turn = takeover.step()
-    assert turn.is_lost
-    assert not turn.controls.any()
-    assert person.is_closed
-    time.sleep(0.1)
-    assert takeover.step() is None
-    assert "unplugged" in takeover.note
-    assert "unplugged" in capsys.readouterr().err
-
-
-def test_a_pad_that_is_unplugged_while_the_network_drives_changes_nothing():
-    person, switch = ScriptedPerson(), ScriptedSwitch()
-    takeover = make(person, switch)
-    takeover.step()
-    person.is_plugged_in = False
-    assert takeover.step() is None
-    assert press(takeover, switch) == [None] * 3
-
-
-def test_a_hotkey_whose_keyboard_went_away_leaves_the_pad_to_hand_over():
-    person, switch = ScriptedPerson(), ScriptedSwitch()
-    takeover = make(person, switch)
-    switch.is_plugged_in = False
-    assert takeover.step() is None
-    assert "no hotkey" in takeover.note
-    person.move(steering=1.0)
-    assert takeover.step() is not None
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"kind": "mouse"}, r"^takeover\.kind must"),
-        ({"release_s": 0.0}, r"^takeover\.release_s must"),
-        ({"hotkey": "f8"}, r"^takeover\.kind must say what"),
-        ({"kind": "keys", "hotkey": "F8"}, r"^takeover\.hotkey must .*f8"),
-        ({"kind": "keys", "hotkey": "up"}, r"^takeover\.hotkey must be none of the keys"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(changes, text):
-    with pytest.raises(ConfigError, match=text):
-        TakeoverConfig(**changes)
-
-
-def test_a_person_and_a_keyboard_pad_cannot_share_keys():
-    pad = PadConfig(kind="keyboard")
-    PlayOptions(pad=pad, takeover=TakeoverConfig(kind="keys"))
-    with pytest.raises(ConfigError, match=r"takeover\.keys .*\('a', 'd', 's', 'w'\)"):
-        PlayOptions(pad=pad, takeover=TakeoverConfig(kind="keys", keys=KeysConfig()))
 
 
 @pytest.mark.skipif(os.path.exists("/dev/input/event0"), reason="there may be a pad")
