@@ -89,7 +89,7 @@ class Observer:
 
 
 def write_header(
-    header: np.void,
+    header: np.ndarray,
     telemetry: Telemetry,
     label: np.ndarray,
     *,
@@ -103,7 +103,7 @@ def write_header(
     """Write all of a sample's header but its sequence numbers and its history.
 
     Args:
-        header: Record of the sample's ``header_dtype``.
+        header: Record ``[]`` of the sample's ``header_dtype``, as ``Writing`` gives it.
         telemetry: What the game told of the instant.
         label: What would have been right, float32 ``[A]``.
         captured_ns: When its picture was captured, monotonic clock.
