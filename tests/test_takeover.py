@@ -76,9 +76,10 @@ def policy(run):
     return made
 
 
-def make_player(run, policy, person, *, human=None, unstuck=None, **settings):
+def make_player(run, policy, person, *, human=None, unstuck=None, late_ms=0.0, **settings):
     play_config = replace(run.config.play, unstuck=unstuck or run.config.play.unstuck)
-    policy.config = replace(run.config, play=play_config)
+    collect = replace(run.config.collect, latency_offset_ms=late_ms)
+    policy.config = replace(run.config, play=play_config, collect=collect)
     game = TownGame(run.config.game, height=36, width=64, seed=0)
     stager = Stager(policy, run.checkpoint_dir)
     stager.newest = Staged(1, policy.variables)
@@ -163,6 +164,57 @@ def test_a_player_remembers_what_it_put_on_the_pad_of_a_game_that_does_not_tell(
     newest = player._observer.inputs["history"][0, :, :2]
     put = [update.controls for update in list(pad.updates)[:3]]
     np.testing.assert_array_equal(newest, put)
+    assert np.abs(newest).max() > 0
+
+
+class Kept:
+    """Stands for HumanSamples: keeps the labels, and how often nobody drove."""
+
+    def __init__(self):
+        self.labels, self.ended_before = [], []
+        self._ended = 0
+
+    def add(self, inputs, telemetry, label, *, captured_ns, may_be_over):
+        self.labels.append(float(label[1]))
+        self.ended_before.append(self._ended)
+
+    def end(self):
+        self._ended += 1
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_a_persons_label_waits_for_the_frame_that_shows_what_it_did(run, policy, late):
+    """As a collector's does: with frames three instants late, so is the label, to the instant."""
+    person, kept = ScriptedPerson(release_s=0.02), Kept()
+    player, _ = make_player(run, policy, person, human=kept, late_ms=late * 1000 / 30)
+    for _ in range(5):
+        player.tick()
+    steers = [0.1, 0.2, 0.3, 0.4, 0.5]
+    for steering in steers:
+        person.move(pedal=1.0, steering=steering)
+        player.tick()
+    assert kept.labels == pytest.approx(steers[: 5 - late])
+    assert set(kept.ended_before) == {5 + late}
+    person.move()
+    for _ in range(late):
+        player.tick()
+    assert kept.labels == pytest.approx(steers)
+
+
+def test_what_was_put_on_the_pad_waits_for_the_frame_that_shows_it(run, policy):
+    """In a game that tells no controls: three instants are remembered as if three later."""
+    collect = replace(run.config.collect, latency_offset_ms=100.0)
+    policy.config = replace(run.config, collect=collect)
+    stager = Stager(policy, run.checkpoint_dir)
+    stager.newest = Staged(1, policy.untrained(1))
+    pad = RecordingPad()
+    player = Player(Untold(run.config.game, height=36, width=64, seed=0), pad, policy, stager)
+    player.begin(SCENE)
+    for _ in range(8):
+        player.tick()
+    newest = player._observer.inputs["history"][0, -1, :2]
+    put = [update.controls for update in list(pad.updates)]
+    np.testing.assert_array_equal(newest, put[-5])
     assert np.abs(newest).max() > 0
 
 

@@ -9,7 +9,7 @@ finite prediction, while a stuck car is put elsewhere, and on every way out.
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -84,6 +84,15 @@ class PlayReport:
     """Of a person's turns at the wheel, where one may take it."""
     human: HumanTally | None = None
     """What became of them as samples."""
+
+
+class Acted(NamedTuple):
+    """What was done at an instant."""
+
+    turn: Turn | None
+    """A person's, if one drove."""
+    applied: np.ndarray
+    """The controls that were put on the pad, as the game applies them, float32 ``[A]``."""
 
 
 class Predictor(Protocol):
@@ -173,8 +182,11 @@ class Player:
         self._speed_aware = pad if isinstance(pad, SpeedAware) else None
         self._observer = Observer(policy.spec)
         offset_ms = policy.config.collect.latency_offset_ms
-        self._delay: Delay[Telemetry] = Delay(round(max(offset_ms, 0.0) * 1e6))
+        offset_ns = round(max(offset_ms, 0.0) * 1e6)
+        self._told: Delay[Telemetry] = Delay(offset_ns)
         """What is told waits for the frames that show it, as it did for what was learned from."""
+        self._acted: Delay[Acted] = Delay(offset_ns)
+        """And so does what was done."""
         self._shown: Telemetry
         outputs, controls = policy.config.outputs, policy.spec.controls
         self._filter = ControlFilter(outputs, controls, play.smoothing)
@@ -227,7 +239,7 @@ class Player:
         log.mark()
         self._game.grab(self._observer.frame)
         log.mark()
-        told = self._delay.add(telemetry.captured_ns, telemetry) or self._delay.oldest
+        told = self._told.add(telemetry.captured_ns, telemetry) or self._told.oldest
         self._shown = told or telemetry
         inputs = self._observer.observe(self._shown)
         log.mark()
@@ -277,33 +289,40 @@ class Player:
         self._pad.neutral()
         self._applied = np.zeros_like(self._applied)
 
-    def _record_person(self, telemetry: Telemetry, captured_ns: int) -> bool:
-        """Keep the instant if a person drove; whether one did. Before it is remembered."""
-        turn = self._turn
+    def _remember(self, told_ns: int, captured_ns: int) -> None:
+        """Add the instant that the frame shows to the history, and keep it if a person drove."""
+        present = Acted(self._turn, self._applied)
+        acted = self._acted.add(told_ns, present)
+        if self._human is not None:
+            turn = acted.turn if acted is not None else None
+            self._record_person(self._human, turn, captured_ns)
+        oldest = acted or self._acted.oldest or present
+        self._observer.remember(self._shown, oldest.applied)
+
+    def _record_person(self, human: HumanSamples, turn: Turn | None, captured_ns: int) -> None:
         if turn is None or turn.is_lost:
-            if self._human is not None:
-                self._human.end()
-        elif self._human is not None:
-            self._human.add(
-                self._observer.inputs,
-                telemetry,
-                turn.controls,
-                captured_ns=captured_ns,
-                may_be_over=turn.may_be_over,
-            )
-        return turn is not None
+            human.end()
+            return
+        human.add(
+            self._observer.inputs,
+            self._shown,
+            turn.controls,
+            captured_ns=captured_ns,
+            may_be_over=turn.may_be_over,
+        )
 
     def _after(self, telemetry: Telemetry, captured_ns: int) -> None:
         """What has time until the next deadline: spectators, a person's instants, history, unstuck,
         new parameters."""
         self.tally.ticks += 1
         self.tally.collisions += telemetry.is_collision
-        is_human = self._record_person(self._shown, captured_ns)
-        self._observer.remember(self._shown, self._applied)
+        self._remember(telemetry.captured_ns, captured_ns)
         if self.tally.ticks % self._see_every == 0:
             self._stager.see(self._observer.inputs)
         self._show()
-        if is_human:  # who may stand where they like, and is not what rollback judges
+        if (
+            self._turn is not None
+        ):  # a person, who may stand where they like, and is not what rollback judges
             self._unstuck.reset()
             is_stuck = is_back = False
         else:
@@ -367,7 +386,8 @@ class Player:
         """A wanted pause begins or is over: forget what was before it."""
         self._predicted_ns = 0
         self._observer.restart()
-        self._delay.clear()
+        self._told.clear()
+        self._acted.clear()
         self._filter.restart()
         self._unstuck.reset()
         self.cadence.pause()
