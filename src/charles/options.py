@@ -62,7 +62,8 @@ class PlayOptions:
     time_of_day_h: float | None = None
     """Hour to drive at, 0 to 24; by default the game chooses."""
     seconds: float = 0.0
-    """Seconds after which the drive ends; 0 for no limit."""
+    """Seconds after which it ends, compiling and waiting for a checkpoint included; 0 for no
+    limit."""
     cameras: Literal[1, 3] = 1
     """3: beside the network's camera, show spectators the view from behind and a spare one, each at
     the same rate, in a game that has them."""

@@ -114,7 +114,7 @@ def metadrive_live() -> TrainConfig:
         collect=CollectConfig(scene_s=60.0, drop_before_crash_s=3.0,
                               perturb=PerturbConfig(every_s=3.0),
                               dagger=DaggerConfig(share=0.5, rate_hz=6.0)),
-        network=NetworkConfig(crop_top=0.4),
+        network=NetworkConfig(crop_top=0.2),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, decay_steps=2_200),
         checkpoint=CheckpointConfig(every_steps=100),
         batch_size=64,

@@ -27,7 +27,7 @@ NUM_SEEDS = 250_000
 """Maps have the seeds below this."""
 AGENT = "default_agent"
 
-_CAMERAS = {"hood": ((0.0, 1.0, 1.35), 0.0), "chase": ((0.0, -7.5, 3.4), -13.0)}
+_CAMERAS = {"hood": ((0.0, 1.0, 1.35), -12.0), "chase": ((0.0, -7.5, 3.4), -13.0)}
 """Place in the car's frame (right, forward, up) and pitch, degrees."""
 _FAR_M = 100.0
 _KINDS = (0.4, 0.4, 0.0, 0.2, 0.0, 0.0)
@@ -221,6 +221,7 @@ def _load() -> Callable[[str], Any]:
         ExtraMissingError: It, or what it needs, is not installed.
     """
     os.environ.setdefault("MESA_EXTENSION_OVERRIDE", _NO_ANISOTROPY)
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's own threads cost more than they bring
     blocked: dict[str, Any] = {_WAYMO: None}
     for name, module in blocked.items():
         sys.modules.setdefault(name, module)

@@ -41,7 +41,9 @@ class MetaDriveGame:
         self.frame_shape: tuple[int, int, int] = (height, width, 3)
         self.is_advising = True
         self.is_realtime = config.is_realtime
-        self.capture = CaptureInfo(name="metadrive", camera="rgb_camera", resizer="rendered")
+        self.capture = CaptureInfo(
+            name="metadrive", camera=config.metadrive.camera, resizer="rendered"
+        )
         self._config = config
         self._rng = np.random.default_rng(seed)
         self._engine: Engine | None = None
