@@ -86,3 +86,9 @@ def test_a_jump_forgets_what_was_before_it():
     pairs = [alignment.add(told(n), SampleFlag.NONE, frame_of(n)) for n in range(10, 14)]
     assert [pair is None for pair in pairs] == [True, True, True, False]
     assert pairs[3].telemetry.speed_mps == 10.0
+
+
+def test_without_a_delay_the_present_item_comes_back_even_at_the_time_of_the_one_before():
+    """As a picture that came twice has it."""
+    delay = Delay(0)
+    assert [delay.add(time_ns, item) for item, time_ns in enumerate([5, 9, 9, 12])] == [0, 1, 2, 3]

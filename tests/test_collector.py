@@ -11,6 +11,7 @@ from tests.persons import ScriptedPerson
 from charles import presets
 from charles.collect_config import DaggerConfig, PerturbConfig
 from charles.collector import Collector
+from charles.config import BalancingConfig
 from charles.data.exchange import Exchange
 from charles.data.pixels import to_pixels
 from charles.data.pool import Lane, PoolSpec
@@ -504,3 +505,41 @@ def test_samples_of_the_seconds_before_the_expert_crashed_are_not_published(
     assert (100 - numbers % 100 > 29).all()
     assert collector.tally.dropped > 5
     assert collector.tally.collisions == 8
+
+
+def test_holding_back_more_than_there_is_room_for_pauses_and_goes_on(config, exchange, lane, town):
+    """Three seconds of every instant are 90 samples, and the lane has 64."""
+    perturb = replace(config.collect.perturb, every_s=0.0)
+    changed = replace(config.collect, drop_before_crash_s=3.0, perturb=perturb, scene_s=600.0)
+    data = replace(config.data, balancing=BalancingConfig(version="none"))
+    town.is_realtime = True  # which loses what it has no slot for, instead of waiting
+    collector = make_collector(replace(config, collect=changed, data=data), lane, town)
+    slots = collect(collector, exchange, 400)
+    assert collector.tally.starved > 20
+    assert len(slots) > 150
+
+
+class Broken(Watched):
+    """A watched game that does not know its speed at every tenth instant."""
+
+    def tick(self):
+        super().tick()
+        number = len(self.told)
+        speed = float("nan") if number % 10 == 0 else self.last.speed_mps
+        self.told[number] = replace(self.last, speed_mps=speed)
+        return self.told[number]
+
+
+def test_nothing_that_is_no_number_is_collected_or_remembered(config, exchange, lane, town):
+    perturb = replace(config.collect.perturb, every_s=0.0)
+    collected = replace(config.collect, perturb=perturb, scene_s=600.0)
+    data = replace(config.data, balancing=BalancingConfig(version="none"))
+    changed = replace(config, collect=collected, data=data)
+    collector = make_collector(changed, lane, Broken(town._game))
+    slots = collect(collector, exchange, 200)
+    headers = exchange.pool.headers[slots]
+    assert len(slots) > 20
+    assert (headers["frame_index"] % 10 != 0).all()
+    assert np.isfinite(headers["speed_mps"]).all()
+    assert np.isfinite(headers["history"]).all()
+    assert collector.tally.unlabelled == 20

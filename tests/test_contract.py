@@ -106,6 +106,15 @@ def test_a_players_pad_is_held_to_how_a_persons_was_read_but_not_to_a_wheel():
     assert differences(told, player) == ["pad_write.steering.game: 0.25 → 0.1"]
 
 
+def test_a_zone_that_was_measured_is_the_same_within_what_is_measured():
+    """Else no player could ever use a calibration of its own game."""
+    told = contract(CaptureInfo(write=ZonesConfig()))
+    near = contract(CaptureInfo(), pad=ZonesConfig(steering=DeadZone(game=0.2487)))
+    far = contract(CaptureInfo(), pad=ZonesConfig(steering=DeadZone(game=0.27)))
+    assert differences(told, near) == []
+    assert differences(told, far) == ["pad_write.steering.game: 0.25 → 0.27"]
+
+
 def test_a_contract_comes_back_from_a_file_and_from_a_checkpoint(tmp_path):
     made = contract(CaptureInfo(read=ZonesConfig(), region=(1, 2, 3, 4)))
     assert read_contract(tmp_path) is None

@@ -67,6 +67,12 @@ def test_only_kernels_decay():
     np.testing.assert_array_equal(after["gain"], 1.0)
 
 
+def test_kernels_of_every_layer_decay():
+    names = ("kernel", "depthwise", "pointwise", "recurrent_kernel", "bias")
+    decays = is_kernel({"layer": {name: jnp.ones(2) for name in names}})["layer"]
+    assert [name for name in names if not decays[name]] == ["bias"]
+
+
 def test_update_is_adam_on_clipped_gradients():
     config = OptimizerConfig(learning_rate=0.01, warmup_steps=0, weight_decay=0, clip_norm=0.5)
     optimizer, reference = make_optimizer(config), optax.adam(0.01)

@@ -23,10 +23,10 @@ from charles.data.buffers import known_ids
 from charles.data.loader import make_batch
 from charles.data.shm import PREFIX, block_dir
 from charles.data.storage import Storage
-from charles.errors import ConfigError
+from charles.errors import CheckpointError, ConfigError
 from charles.hot import HotValues
 from charles.intake import sample_spec
-from charles.learner import Learner
+from charles.learner import Learner, NotFiniteError
 from charles.sample import SampleFlag
 from charles.trainer import train
 
@@ -41,13 +41,16 @@ def blocks_of(pid):
     return list(block_dir().glob(f"{PREFIX}*-{pid}-*"))
 
 
+def names_of(config):
+    return tuple(output.name for output in config.outputs)
+
+
 def put_on_disk(config, count, held_out=0, human=0):
     """Samples as an earlier session would have left them: then some of a held-out world, and last
     some of a person who took the wheel."""
     spec = sample_spec(config)
     rng = np.random.default_rng(0)
-    names = tuple(output.name for output in config.outputs)
-    storage = Storage(config.run_dir / "samples", spec, names)
+    storage = Storage(config.run_dir / "samples", spec, names_of(config))
     flags = [SampleFlag.NONE] * (count - held_out) + [SampleFlag.HELD_OUT] * held_out
     flags += [SampleFlag.TAKEOVER | SampleFlag.HUMAN] * human
     for number, flag in enumerate(flags):
@@ -186,6 +189,52 @@ def test_a_directory_with_checkpoints_is_not_trained_over(tmp_path):
     train(config, console=False, stop=threading.Event())
     with pytest.raises(ConfigError, match="--resume"):
         train(config, console=False, stop=threading.Event())
+
+
+def test_a_resume_that_is_refused_leaves_the_settings_of_the_run_alone(tmp_path):
+    config = make_config(tmp_path / "run", steps=1)
+    put_on_disk(config, 128)
+    train(config, console=False, stop=threading.Event())
+    before = (config.run_dir / "config.json").read_bytes()
+    compact = replace(config.network.compact, neck=5)
+    other = replace(config, network=replace(config.network, compact=compact))
+    with pytest.raises(CheckpointError):
+        train(other, console=False, resume=True, stop=threading.Event())
+    assert (config.run_dir / "config.json").read_bytes() == before
+
+
+def test_a_batch_that_cannot_be_learned_from_is_not_the_first_of_a_resume(tmp_path, monkeypatch):
+    config = make_config(tmp_path / "run", steps=3)
+    put_on_disk(config, 128)
+    step = Learner.step
+
+    def fail_at_the_third(self, batch):
+        if self.step_number == 2:
+            raise NotFiniteError("The loss must be finite.")
+        return step(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "step", fail_at_the_third)
+        with pytest.raises(NotFiniteError):
+            train(config, console=False, stop=threading.Event())
+    number, _, data_state = newest(config)
+    assert number == 2
+    waiting = int(data_state["num_pending"]) * config.batch_size  # drawn ahead
+    assert len(known_ids(data_state)) + waiting == 128 - 3 * config.batch_size
+    result = train(config, console=False, resume=True, stop=threading.Event())
+    assert result.steps == 3
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_nothing(tmp_path, monkeypatch):
+    def fail(self, data_state):
+        raise CheckpointError("The disk is full.")
+
+    monkeypatch.setattr(Learner, "save", fail)
+    config = make_config(tmp_path / "run", steps=1)
+    put_on_disk(config, 128)
+    with pytest.raises(CheckpointError, match="full"):
+        train(config, console=False, stop=threading.Event())
+    assert not blocks_of(os.getpid())
 
 
 TRAIN = """

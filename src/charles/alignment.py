@@ -38,6 +38,8 @@ class Delay(Generic[Item]):
         Returns:
             ``None`` while there is none that old, as at the start of an episode.
         """
+        if not self.delay_ns:  # also where two items have the same time
+            self._items.clear()
         items, wanted_ns = self._items, time_ns - self.delay_ns
         period_ns = time_ns - items[-1][0] if items else 0
         items.append((time_ns, item))

@@ -89,7 +89,9 @@ class Checkpoints:
         if step == self._last_saved:
             return
         self._check_is_newest(step)
-        trees = jax.tree.map(lambda leaf: np.array(leaf), _split_state(state))
+        # Fetched by name, as a trainer forbids what moves by itself; copied, as what is fetched may
+        # be the memory that the next step writes to.
+        trees = jax.tree.map(np.array, jax.device_get(_split_state(state)))
         archive = _pack(data_state)
         self._check_space(trees, archive)
         if self._writer is None:

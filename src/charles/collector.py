@@ -153,6 +153,7 @@ class Collector:
         if telemetry.is_collision or self._unstuck.add(telemetry.speed_mps):
             self._put_elsewhere(telemetry)
             return
+        self._publish(telemetry.captured_ns)
         self._has_frame = False
         if self._observer.needs_every_frame or self._alignment.needs_every_frame:
             self._see()
@@ -161,13 +162,14 @@ class Collector:
         paired = self._alignment.add(telemetry, flag, self._observer.frame)
         if paired is not None and paired.frame is not None:
             np.copyto(self._observer.frame, paired.frame)
-        if paired is None or paired.label is None or not np.isfinite(paired.label).all():
+        whole = paired if paired is not None and _is_finite(paired) else None
+        if whole is None or whole.label is None:
             self.tally.unlabelled += 1
         else:
-            self._consider(paired, paired.label)
+            self._consider(whole, whole.label)
         self._drive(telemetry, flag, paired.telemetry if paired is not None else telemetry)
-        if paired is not None:
-            self._observer.remember(paired.telemetry)
+        if whole is not None:
+            self._observer.remember(whole.telemetry)
 
     def _change_scene(self) -> None:
         seed = self._choose_world()
@@ -340,3 +342,10 @@ class Collector:
                 picked_for=output,
             )
             self._observer.write_history(header["history"])
+
+
+def _is_finite(paired: Paired) -> bool:
+    """Whether all that would be learned from is numbers; one that is not would end the training."""
+    told, label = paired.telemetry, paired.label
+    values = (told.controls, told.purpose, told.shown_speed_mps, 0.0 if label is None else label)
+    return all(bool(np.isfinite(each).all()) for each in values)

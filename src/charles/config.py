@@ -206,7 +206,13 @@ class TrainConfig:
         check_deltas(self.outputs, history_length=given, controls_read=network.controls_read)
 
     def _check_rates(self) -> None:
-        """A change is learned as that of one instant of a collector, and holds for one as long."""
+        """An instant is as long for a game as for who counts them. A change is learned as that of
+        one instant of a collector, and holds for one as long."""
+        name, rate_hz = self.game.name, self.collect.rate_hz
+        if name in ("window", "gymnasium"):
+            given_hz = getattr(self.game, name).rate_hz
+            require(given_hz == rate_hz, f"game.{name}.rate_hz",
+                    f"be collect.rate_hz ({rate_hz:g})", given_hz, "Set both.")  # fmt: skip
         if any(output.is_by_change for output in self.outputs):
             rate_hz, dagger = self.collect.rate_hz, self.collect.dagger
             rule = f"be collect.rate_hz ({rate_hz}) where an output is a discrete delta"

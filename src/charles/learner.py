@@ -103,13 +103,14 @@ class Learner:
             NotFiniteError: The loss is not finite; the state is the one before.
         """
         self.state, metrics = self._step(self.state, batch)
-        self.step_number += 1
         if not bool(jax.device_get(metrics["is_finite"])):
             raise NotFiniteError(
-                f"The loss must be finite, got a value that is not at step {self.step_number}. "
-                "Lower optimizer.learning_rate or optimizer.clip_norm; the checkpoint before is "
-                "untouched."
+                f"The loss must be finite, got a value that is not at step {self.step_number + 1}. "
+                "The parameters are those of the step before, and the batch is not drawn again. If "
+                "it comes back after --resume: lower optimizer.learning_rate, or look at what the "
+                "game tells."
             )
+        self.step_number += 1
         return metrics
 
     def turn(self, values: HotValues) -> None:

@@ -109,14 +109,18 @@ def last_grad_norm(opt_state: Any) -> jax.Array:
     return opt_state.grad_norm
 
 
+_KERNELS = {"kernel", "depthwise", "pointwise", "recurrent_kernel"}
+"""Names of what layers multiply their inputs by."""
+
+
 def is_kernel(params: Any) -> Any:
-    """Which parameters decay: a tree like ``params`` of bools, true for those named ``kernel``.
+    """Which parameters decay: a tree like ``params`` of bools, true for kernels of any layer.
 
     So biases, gains, the scale and offset of a normalisation, and learned embeddings do not: they
     are few, and pulling them to zero changes what a layer is for, not how smooth it is.
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: getattr(path[-1], "key", None) == "kernel", params
+        lambda path, _: getattr(path[-1], "key", None) in _KERNELS, params
     )
 
 

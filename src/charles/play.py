@@ -175,8 +175,10 @@ class Run:
 def _make_known_game(config: TrainConfig, seed: int, *, restart_command: str) -> Game:
     """The game that the config names, by the wall clock, without the person that collectors watch:
     the network is to drive, and whoever takes the wheel from it has a setting of their own."""
-    window = replace(config.game.window, human=HumanConfig())
-    game = replace(config.game, is_realtime=True, window=window)
+    window, gymnasium = replace(config.game.window, human=HumanConfig()), config.game.gymnasium
+    if gymnasium.expert == "human":
+        gymnasium = replace(gymnasium, expert="none")
+    game = replace(config.game, is_realtime=True, window=window, gymnasium=gymnasium)
     return make_known_game(game, config.frame, seed=seed, restart_command=restart_command)
 
 

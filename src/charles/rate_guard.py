@@ -111,7 +111,8 @@ class RateGuard:
             )
         if self.share == 1.0 or self._last is None:
             return ""
-        rate_hz = min(hz for hz in (self._last.rate_hz, self._last.frames_hz) if hz)
+        told = [hz for hz in (self._last.rate_hz, self._last.frames_hz) if hz]
+        rate_hz = min(told, default=0.0)
         return (
             f"slowed to {self.share:.0%} for the player: {rate_hz:.1f}/{self._target_hz:g} Hz"
         ).replace("%", " %")
@@ -121,7 +122,7 @@ class RateGuard:
         ticks, missed = pace.ticks - last.ticks, max(0, pace.missed - last.missed)
         kept_hz = self._target_hz * ticks / (ticks + missed)
         told = [hz for hz in (pace.rate_hz, pace.frames_hz) if hz > 0]
-        return min(kept_hz, *told)
+        return min([kept_hz, *told])
 
     def _fall_behind(self, rate_hz: float) -> None:
         self._short += 1

@@ -29,6 +29,10 @@ NOT_CONTRACT = frozenset({"run_dir", "server"})
 """Where a run lives and listens: may differ at any time."""
 
 
+CONFIG_FILE = "config.json"
+"""A run's configuration, in its directory."""
+
+
 def write_run(run_dir: Path, config: TrainConfig, *, resume: bool = False) -> bool:
     """Record a run that is about to start.
 
@@ -46,7 +50,7 @@ def write_run(run_dir: Path, config: TrainConfig, *, resume: bool = False) -> bo
     Raises:
         ConfigError: Another run is there, or the directory cannot be written.
     """
-    path = run_dir / "config.json"
+    path = run_dir / CONFIG_FILE
     is_known = path.exists()
     if is_known and not resume:
         _require_same(path, read_run(run_dir), config)
@@ -68,7 +72,7 @@ def read_run(run_dir: Path) -> TrainConfig:
     Raises:
         ConfigError: There is none, or it is no configuration of this version of Charles.
     """
-    path = run_dir / "config.json"
+    path = run_dir / CONFIG_FILE
     try:
         data = dict(json.loads(path.read_bytes()))
     except FileNotFoundError as err:

@@ -61,7 +61,7 @@ class ScreenConfig:
             has_one = self.reference is not None
             require(has_one, "screen.reference", "be given with three cameras", None, fix)
         if self.kind == "replay":
-            fix = "Name the recording with --screen.file."
+            fix = "Name the recording with --game.window.screen.file."
             require(self.file is not None, "screen.file", "be given to replay", self.file, fix)
             self._require_unset("title", "a recording has no windows")
         else:

@@ -6,6 +6,7 @@ first. A player has one instant at a time here; a newer one takes the place of o
 looked at yet, whose answer would come too late. What is said is in :mod:`charles.remote_messages`.
 """
 
+import shlex
 import socket
 import threading
 import time
@@ -46,6 +47,9 @@ from charles.timing import Quantiles
 
 IDLE_S = 0.05
 """How long one look for messages waits while there is nothing to do."""
+
+PLAYERS_FILE = "players.keys"
+"""Who may connect, in the run's directory."""
 
 SAY_S = 10.0
 """Between two lines about how it goes."""
@@ -101,7 +105,7 @@ def serve(options: ServeOptions, *, stop: threading.Event | None = None) -> Serv
             if options.console:
                 print(f"serving {run_dir}. On the player's machine:", flush=True)
                 print(f"  {player_command(options, keys)}", flush=True)
-            voice = _Voice(desk, end, options)
+            voice = _Voice(desk, end, run_dir / PLAYERS_FILE, is_enabled=options.console)
             while not stop.is_set() and time.monotonic() < ends_s:
                 desk.work()
                 voice.say()
@@ -114,7 +118,7 @@ def make_keys(options: ServeOptions, run_dir: Path) -> ServerKeys | None:
     Raises:
         ConfigError: They cannot be made or read.
     """
-    allowed = AllowedKeys(run_dir / "players.keys")
+    allowed = AllowedKeys(run_dir / PLAYERS_FILE)
     allowed.add(options.allow)
     if is_loopback(options.host) and not options.encrypted:
         return None
@@ -273,8 +277,9 @@ def write_inputs(instant: Instant, spec: SampleSpec, out: Inputs) -> bool:
 class _Voice:
     """Says on the console who is served, and who may not be."""
 
-    def __init__(self, desk: Desk, end: ServerSocket, options: ServeOptions) -> None:
-        self._desk, self._end, self._options = desk, end, options
+    def __init__(self, desk: Desk, end: ServerSocket, players: Path, *, is_enabled: bool) -> None:
+        self._desk, self._end, self._players = desk, end, players
+        self._is_enabled = is_enabled
         self._named = 0
         self._said_s, self._said_answered = time.monotonic(), 0
         self._refused = 0
@@ -282,7 +287,7 @@ class _Voice:
 
     def say(self) -> None:
         """After every piece of work; says something when there is something new."""
-        if not self._options.console:
+        if not self._is_enabled:
             return
         self._name_strangers()
         self._tell_of_parameters()
@@ -321,6 +326,6 @@ class _Voice:
         for key, address in strangers:
             print(
                 f"a player at {address} is not on the list. If it is yours, let it in: "
-                f"echo {key} >> {self._options.checkpoint / 'players.keys'}",
+                f"echo {key} >> {shlex.quote(str(self._players))}",
                 flush=True,
             )

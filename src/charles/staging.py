@@ -86,7 +86,10 @@ class Stager:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_s):
-            step = self._checkpoints.watch(self._last_step)
+            try:
+                step = self._checkpoints.watch(self._last_step)
+            except OSError:  # a disk that is away for a moment is looked at again
+                continue
             if step is not None:
                 self._last_step = step
                 self._stage(step)

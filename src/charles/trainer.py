@@ -26,13 +26,13 @@ from charles.data.loader import Batch, Loader, pending_ids
 from charles.hot import HotFile, HotValues
 from charles.human_figures import HumanFigures
 from charles.intake import Intake, Refilled
-from charles.learner import Learner, Restored
+from charles.learner import Learner, NotFiniteError, Restored
 from charles.messages import Checkpoint, Demand
 from charles.metrics import MetricsLog
 from charles.options import CollectOptions, PlayOptions
 from charles.process import Worker, lower_priority, stop_on_signals
 from charles.rate_guard import RateGuard, slowest_pace
-from charles.run import write_run
+from charles.run import CONFIG_FILE, write_run
 from charles.server import Server
 from charles.ui.console import TrainConsole, TrainView
 from charles.ui.plots import PLOT_S, Repeated, balance_picture
@@ -116,9 +116,9 @@ class Trainer:
         accept_contract: bool = False,
     ) -> None:
         contract = resumed_contract(config, is_accepted=accept_contract) if resume else None
-        is_known = write_run(config.run_dir, config, resume=resume)
-        if is_known and not resume:  # of the same settings, so its contract holds
-            contract = read_contract(config.run_dir)
+        self._is_resumed = resume and (config.run_dir / CONFIG_FILE).exists()
+        if not self._is_resumed and write_run(config.run_dir, config, resume=resume):
+            contract = read_contract(config.run_dir)  # of the same settings, so it holds
         self._config = config
         self._stop = stop
         self._has_console = has_console
@@ -154,6 +154,8 @@ class Trainer:
         self._learner = enter(closing(Learner(config)))
         restored = self._learner.restore(resume=resume)
         refilled = self._intake.refill(restored.data_state if restored else None)
+        if self._is_resumed:  # only now it is sure that these settings fit what is there
+            write_run(config.run_dir, config, resume=True)
         self._first_step = self._last_saved = self._learner.step_number
         self._note_start(restored, refilled)
         self._open_hot_file(resume=resume)
@@ -231,8 +233,10 @@ class Trainer:
             with jax.transfer_guard("disallow"):
                 reason = self._loop()
         finally:
-            self._save()
-            self._stack.close()
+            try:
+                self._save()
+            finally:
+                self._stack.close()
         return TrainResult(
             steps=self._learner.step_number,
             reason=reason,
@@ -280,7 +284,11 @@ class Trainer:
     def _timed_step(self, batch: Batch) -> dict[str, jax.Array]:
         clock = self._clock
         started_s = time.monotonic()
-        metrics = self._learner.step(batch.data)
+        try:
+            metrics = self._learner.step(batch.data)
+        except NotFiniteError:  # such a batch is not to be the first of a resume
+            self._loader.finish(batch)
+            raise
         self._loader.finish(batch)
         self._human.trained(self._learner.step_number, batch.draw.since_ns)
         ended_s = time.monotonic()

@@ -133,6 +133,21 @@ def test_saturation_changes_colours_but_not_their_mean():
     assert ratio.std() > 0.1
 
 
+def test_pictures_of_one_sample_are_varied_alike():
+    """What differs between them is what happened; and no picture shows through another."""
+    one = make_batch()["image"]
+    pair = np.concatenate([one, one[::-1]], axis=-1)
+    config = AugmentConfig(shift=0, brightness=0.1, contrast=0.1, saturation=0.5, colour=0.3)
+
+    def varied(image):
+        batch = {**make_batch(), "image": image}
+        return np.asarray(augment(batch, config, DRIVING_CONTROLS, jax.random.key(0))["image"])
+
+    np.testing.assert_allclose(varied(pair)[..., :3], varied(one), atol=1e-6)
+    twice = varied(np.concatenate([one, one], axis=-1))
+    np.testing.assert_array_equal(twice[..., :3], twice[..., 3:])
+
+
 def test_noise_has_the_deviation_asked_for():
     batch = make_batch() | {"image": np.zeros((64, 24, 32, 3), np.float32)}
     config = AugmentConfig(shift=0, noise=0.05)

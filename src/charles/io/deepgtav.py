@@ -405,12 +405,14 @@ class DeepGTAVGame:
         assert scene.weather is not None
         assert scene.time_of_day_h is not None
         controls = self._acting.copy()
-        if self._has_labels and self._check.is_possible(data):
+        is_told = self._has_labels and self._check.is_possible(data)
+        if is_told:
             pedal = data.throttle - data.brake
             controls = np.clip(np.array([pedal, data.steering], np.float32), -1.0, 1.0)
         return Telemetry(
             captured_ns=pair.captured_ns,
             controls=controls,
+            has_controls=is_told,
             label=controls.copy() if self._is_npc_driving and self._has_labels else None,
             speed_mps=data.speed,
             purpose=self._purpose.purpose(data.location),

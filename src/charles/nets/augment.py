@@ -45,23 +45,29 @@ def augment(batch: Batch, config: AugmentConfig, controls: Sequence[str], key: A
 
 
 def vary_light(image: Array, config: AugmentConfig, key: Array) -> Array:
-    """Pictures ``[B, h, w, 3]``, each with its own brightness, contrast, saturation and colour."""
+    """Pictures ``[B, h, w, 3F]``, each sample with a brightness, contrast, saturation and colour.
+
+    A sample of several pictures has the same of each in all of them: what differs between its
+    pictures is to be what happened.
+    """
     light_key, saturation_key, colour_key = jax.random.split(key, 3)
-    size = (image.shape[0], 1, 1, 1)
-    before = image
+    shape = image.shape
+    if not (config.saturation or config.colour or config.brightness or config.contrast):
+        return image
+    image = image.reshape(*shape[:3], -1, 3)
+    size = (shape[0], 1, 1, 1, 1)
     if config.saturation:
         more = config.saturation * jax.random.uniform(saturation_key, size, minval=-1, maxval=1)
         grey = jnp.mean(image, axis=-1, keepdims=True)
         image = grey + (1 + more) * (image - grey)
     if config.colour:
-        size_of_each = (image.shape[0], 1, 1, image.shape[-1])
-        gain = jax.random.uniform(colour_key, size_of_each, minval=-1, maxval=1)
+        gain = jax.random.uniform(colour_key, (*size[:4], 3), minval=-1, maxval=1)
         image = (image + 1) * (1 + config.colour * gain) - 1  # black stays black
     if config.brightness or config.contrast:
         light, contrast = jax.random.uniform(light_key, (2, *size), minval=-1, maxval=1)
         # [-1, 1] is twice the range of [0, 1] in which the config states brightness.
         image = image * (1 + config.contrast * contrast) + 2 * config.brightness * light
-    return image if image is before else jnp.clip(image, -1, 1)
+    return jnp.clip(image, -1, 1).reshape(shape)
 
 
 def add_noise(image: Array, deviation: float, key: Array) -> Array:

@@ -14,6 +14,13 @@ FRAME_BOUNDS = 9
 """DWMWA_EXTENDED_FRAME_BOUNDS: a window as it is seen, without its shadow."""
 
 
+EXTENDED_STYLE, TRANSPARENT_TO_CLICKS = -20, 0x20
+"""GWL_EXSTYLE and WS_EX_TRANSPARENT."""
+
+PER_MONITOR = 2
+"""PROCESS_PER_MONITOR_DPI_AWARE."""
+
+
 class Win32Window:
     """The part of the desktop that shows one window, wherever it moves. Use from one thread.
 
@@ -27,8 +34,7 @@ class Win32Window:
 
     def __init__(self, title: str, region: tuple[int, int, int, int] | None) -> None:
         self._user, self._dwm = _libraries()
-        # Otherwise coordinates are those of an unscaled desktop, and pixels would be missed.
-        self._user.SetProcessDPIAware()
+        _see_real_pixels(self._user)
         self._region = region
         window = find_window(title, self._stack())
         self.handle, self._title = window.handle, window.title
@@ -84,18 +90,31 @@ class Win32Window:
         cloaked = ctypes.c_int(0)
         self._dwm.DwmGetWindowAttribute(at, CLOAKED, ctypes.byref(cloaked), 4)
         is_shown = self._user.IsWindowVisible(at) and not self._user.IsIconic(at)
+        # Overlays of graphics drivers and chats lie over everything, and can be seen through.
+        is_overlay = self._user.GetWindowLongW(at, EXTENDED_STYLE) & TRANSPARENT_TO_CLICKS
         return Window(
             handle=handle,
             title=text.value,
             rectangle=Rectangle(corner[0], corner[1], size[2], size[3]),
-            is_shown=bool(is_shown) and not cloaked.value,
+            is_shown=bool(is_shown) and not cloaked.value and not is_overlay,
         )
+
+
+def _see_real_pixels(user: Any) -> None:
+    """Be told pixels as they are on each monitor, whatever its scaling; else some are missed."""
+    libraries = getattr(ctypes, "windll", None)
+    try:
+        libraries.shcore.SetProcessDpiAwareness(PER_MONITOR)  # pyright: ignore
+    except (AttributeError, OSError):  # before Windows 8.1
+        user.SetProcessDPIAware()
 
 
 def _libraries() -> tuple[Any, Any]:
     libraries = getattr(ctypes, "windll", None)
     if libraries is None:
-        raise CaptureError("This way of capture needs Windows. On Linux use --screen.kind x11.")
+        raise CaptureError(
+            "This way of capture needs Windows. On Linux use --game.window.screen.kind x11."
+        )
     return libraries.user32, libraries.dwmapi
 
 

@@ -1,6 +1,7 @@
 """Capture of an X11 screen, or of one window on it, through mss."""
 
 import contextlib
+import sys
 import time
 from typing import Any
 
@@ -129,7 +130,8 @@ def _load_mss() -> Any:
     try:
         import mss  # pyright: ignore[reportMissingImports]
     except ImportError as err:
-        raise ExtraMissingError(
-            "Capture on X11 needs mss. Install it: pip install 'charles[screen]'."
-        ) from err
+        fix = "Install it: pip install 'charles[screen]'."
+        if sys.platform == "win32":
+            fix = "On Windows use --game.window.screen.kind dxcam or windows_capture."
+        raise ExtraMissingError(f"Capture on X11 needs mss. {fix}") from err
     return mss

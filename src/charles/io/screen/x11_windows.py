@@ -234,7 +234,8 @@ def no_display(err: Exception) -> str:
     """What to tell when there is no display to connect to."""
     return (
         f"There is no X display to capture: {err}. Run within a desktop session, or set DISPLAY "
-        "to that of the game, for example DISPLAY=:0. Under Wayland use --screen.kind wayland."
+        "to that of the game, for example DISPLAY=:0. Under Wayland use "
+        "--game.window.screen.kind wayland."
     )
 
 
