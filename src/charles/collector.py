@@ -153,7 +153,6 @@ class Collector:
         if telemetry.is_collision or self._unstuck.add(telemetry.speed_mps):
             self._put_elsewhere(telemetry)
             return
-        self._publish(telemetry.captured_ns)
         self._has_frame = False
         if self._observer.needs_every_frame or self._alignment.needs_every_frame:
             self._see()
@@ -167,6 +166,7 @@ class Collector:
             self.tally.unlabelled += 1
         else:
             self._consider(whole, whole.label)
+        self._publish(telemetry.captured_ns)
         self._drive(telemetry, flag, paired.telemetry if paired is not None else telemetry)
         if whole is not None:
             self._observer.remember(whole.telemetry)
@@ -264,7 +264,7 @@ class Collector:
         self._is_npc_driving = is_driving
 
     def _consider(self, paired: Paired, label: np.ndarray) -> None:
-        """Capture the sample if an output's set wants it, and publish the sets it completes."""
+        """Capture the sample if an output's set wants it, and keep the sets it completes."""
         current = self._observer.current
         output = self.balancer.wants(label, current)
         if output is None:
@@ -280,7 +280,6 @@ class Collector:
             self._lane.give_back(unwanted)
         for _, slots in self.balancer.take_completed():
             self._holdback.complete(slots)
-        self._publish(paired.told_ns)
 
     def _publish(self, now_ns: int) -> None:
         """Hand over the finished sets that need not be held back any longer."""

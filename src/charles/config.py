@@ -214,7 +214,7 @@ class TrainConfig:
             require(given_hz == rate_hz, f"game.{name}.rate_hz",
                     f"be collect.rate_hz ({rate_hz:g})", given_hz, "Set both.")  # fmt: skip
         if any(output.is_by_change for output in self.outputs):
-            rate_hz, dagger = self.collect.rate_hz, self.collect.dagger
+            dagger = self.collect.dagger
             rule = f"be collect.rate_hz ({rate_hz}) where an output is a discrete delta"
             require(self.play.rate_hz == rate_hz, "play.rate_hz", rule, self.play.rate_hz)
             is_even = dagger.share == 0 or dagger.rate_hz >= rate_hz

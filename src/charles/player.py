@@ -296,8 +296,8 @@ class Player:
         if self._human is not None:
             turn = acted.turn if acted is not None else None
             self._record_person(self._human, turn, captured_ns)
-        oldest = acted or self._acted.oldest or present
-        self._observer.remember(self._shown, oldest.applied)
+        shown = self._acted.oldest or present
+        self._observer.remember(self._shown, shown.applied)
 
     def _record_person(self, human: HumanSamples, turn: Turn | None, captured_ns: int) -> None:
         if turn is None or turn.is_lost:
@@ -320,9 +320,8 @@ class Player:
         if self.tally.ticks % self._see_every == 0:
             self._stager.see(self._observer.inputs)
         self._show()
-        if (
-            self._turn is not None
-        ):  # a person, who may stand where they like, and is not what rollback judges
+        if self._turn is not None:
+            # A person may stand where they like, and is not what rollback judges.
             self._unstuck.reset()
             is_stuck = is_back = False
         else:
