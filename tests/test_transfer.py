@@ -1,5 +1,6 @@
 """Parts of earlier runs and weight files are taken over whole, or nothing is changed."""
 
+import threading
 from dataclasses import replace
 
 import jax
@@ -14,7 +15,8 @@ from charles.learner import Learner
 from charles.models import find_model
 from charles.network_config import NetworkConfig
 from charles.presets import get
-from charles.transfer import Source, export_backbone, transfer
+from charles.trainer import Trainer
+from charles.transfer import Source, export_backbone, missing_origins, transfer
 
 PAST = "model_0008_irv2_data_td_v5"
 
@@ -130,6 +132,27 @@ def test_a_resumed_run_does_not_take_over_again(config, source):
     learner.restore(resume=True)
     learner.close()
     jax.tree.map(np.testing.assert_array_equal, params_of(learner), params_of(kept))
+
+
+FROZEN = "model_0009_irv2_cr_tl_v3"
+
+
+def test_a_frozen_part_must_begin_as_something_trained_and_nothing_is_written(tmp_path):
+    config = replace(get(FROZEN), run_dir=tmp_path / "run", transfer=("backbone=runs/irv2",))
+    with pytest.raises(ConfigError, match=r"network.frozen must .*got 'lstm'.*--transfer lstm=RUN.*"
+                       r"model_0008_irv2_data_td_v5 at step 37250"):  # fmt: skip
+        Trainer(config, collectors=0, has_player=False, has_console=False, resume=False,
+                stop=threading.Event())  # fmt: skip
+    assert not config.run_dir.exists()
+
+
+def test_what_a_documented_model_began_with_and_this_run_does_not_is_told():
+    spec = find_model(FROZEN)
+    backbone, lstm = missing_origins((), spec)
+    assert backbone.startswith("backbone begins at random (the documented one began as that of")
+    assert missing_origins(("backbone=runs/irv2",), spec) == [lstm]
+    assert not missing_origins(("all=runs/other",), spec)
+    assert not missing_origins((), None)
 
 
 @pytest.mark.slow

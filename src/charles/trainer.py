@@ -34,6 +34,7 @@ from charles.process import Worker, lower_priority, stop_on_signals
 from charles.rate_guard import RateGuard, slowest_pace
 from charles.run import CONFIG_FILE, write_run
 from charles.server import Server
+from charles.transfer import check_frozen, missing_origins
 from charles.ui.console import TrainConsole, TrainView
 from charles.ui.plots import PLOT_S, Repeated, balance_picture
 
@@ -115,6 +116,8 @@ class Trainer:
         stop: threading.Event,
         accept_contract: bool = False,
     ) -> None:
+        if Checkpoints(config.run_dir / "checkpoints").latest() is None:
+            check_frozen(config.network.frozen, config.transfer, config.network.spec)
         contract = resumed_contract(config, is_accepted=accept_contract) if resume else None
         self._is_resumed = resume and (config.run_dir / CONFIG_FILE).exists()
         if not self._is_resumed and write_run(config.run_dir, config, resume=resume):
@@ -191,6 +194,8 @@ class Trainer:
         if restored is not None:
             exact = "exactly" if not refilled.missing else f"without {refilled.missing} samples"
             self._notes.append(f"resumed {exact} at step {restored.step}")
+        else:
+            self._notes += missing_origins(self._config.transfer, self._config.network.spec)
         if refilled.samples:
             self._notes.append(f"{refilled.samples} samples from disk")
         if refilled.torn:

@@ -78,6 +78,42 @@ def transfer(variables: Variables, sources: Sequence[str], spec: ModelSpec | Non
     return unflatten(variables, arrays | found)
 
 
+def check_frozen(
+    frozen: Sequence[str], sources: Sequence[str], spec: ModelSpec | None = None
+) -> None:
+    """Refuse a part that is not trained and begins at random: it stays random for ever.
+
+    Raises:
+        ConfigError: There is one; the text says what it began as in the documented model.
+    """
+    given = {Source.parse(text).part for text in sources}
+    for part in frozen:
+        documented = _documented(part, spec)
+        hint = f"Name its source, --transfer {part}=RUN or =FILE{documented}, or train it."
+        is_given = part in given or ALL in given
+        require(is_given, "network.frozen", "name parts that begin as trained ones", part, hint)
+
+
+def missing_origins(sources: Sequence[str], spec: ModelSpec | None) -> list[str]:
+    """What a documented model began with and these sources leave out, a sentence each."""
+    given = {Source.parse(text).part for text in sources}
+    return [
+        f"{origin.part} begins at random{_documented(origin.part, spec)}"
+        for origin in (spec.transfer if spec is not None else ())
+        if origin.part not in given and ALL not in given
+    ]
+
+
+def _documented(part: str, spec: ModelSpec | None) -> str:
+    """What a part began as in the documented model, in brackets."""
+    origins = {origin.part: origin for origin in spec.transfer} if spec is not None else {}
+    if part not in origins:
+        return ""
+    origin = origins[part]
+    step = "" if origin.step is None else f" at step {origin.step}"
+    return f" (the documented one began as that of {origin.source}{step})"
+
+
 def export_backbone(
     path: Path,
     checkpoints: Path,
