@@ -60,7 +60,7 @@ def test_what_cannot_be_taken_is_named(text, reason):
 
 def test_a_run_begins_by_writing_what_holds(tmp_path):
     config = presets.tiny()
-    hot = HotFile(tmp_path, HotValues.of(config), resume=False)
+    hot = HotFile(tmp_path, HotValues.of(config))
     written = json.loads((tmp_path / FILE_NAME).read_text())
     assert written["learning_rate"] == config.optimizer.learning_rate
     assert written["loss_weights"] == {"acceleration_braking": 1.0, "steering": 1.0}
@@ -69,7 +69,7 @@ def test_a_run_begins_by_writing_what_holds(tmp_path):
 
 
 def test_a_change_is_seen_once_and_a_bad_one_leaves_what_held(tmp_path):
-    hot, path = HotFile(tmp_path, VALUES, resume=False), tmp_path / FILE_NAME
+    hot, path = HotFile(tmp_path, VALUES), tmp_path / FILE_NAME
     path.write_text('{"learning_rate": 0.5}')
     assert hot.poll()
     assert hot.values == replace(VALUES, learning_rate=0.5)
@@ -87,7 +87,7 @@ def test_a_change_is_seen_once_and_a_bad_one_leaves_what_held(tmp_path):
 
 
 def test_a_change_within_one_tick_of_the_clock_is_seen(tmp_path):
-    hot, path = HotFile(tmp_path, VALUES, resume=False), tmp_path / FILE_NAME
+    hot, path = HotFile(tmp_path, VALUES), tmp_path / FILE_NAME
     about = path.stat()
     path.write_text('{"learning_rate": 0.25}')
     os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
@@ -96,17 +96,28 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(tmp_path):
 
 def test_a_resumed_run_begins_with_what_its_file_says(tmp_path):
     (tmp_path / FILE_NAME).write_text('{"learning_rate": 0.25}')
-    assert HotFile(tmp_path, VALUES, resume=True).values.learning_rate == 0.25
+    assert HotFile(tmp_path, VALUES, before=VALUES).values.learning_rate == 0.25
     (tmp_path / FILE_NAME).write_text("{")
-    damaged = HotFile(tmp_path, VALUES, resume=True)
+    damaged = HotFile(tmp_path, VALUES, before=VALUES)
     assert damaged.values == VALUES
     assert damaged.problem
-    assert HotFile(tmp_path, VALUES, resume=False).values == VALUES
+    assert HotFile(tmp_path, VALUES).values == VALUES
     assert json.loads((tmp_path / FILE_NAME).read_text())["learning_rate"] == 0.001
 
 
 def test_a_directory_that_cannot_be_written_is_a_note_and_no_error(tmp_path):
     (tmp_path / FILE_NAME).mkdir()
-    hot = HotFile(tmp_path, VALUES, resume=False)
+    hot = HotFile(tmp_path, VALUES)
     assert "cannot be written" in hot.problem
     assert hot.values == VALUES
+
+
+def test_what_the_command_line_of_a_resume_changes_holds_over_the_file(tmp_path):
+    text = '{"learning_rate": 0.25, "loss_weights": {"steering": 3.0}}'
+    (tmp_path / FILE_NAME).write_text(text)
+    now = replace(VALUES, learning_rate=0.125)
+    hot = HotFile(tmp_path, now, before=VALUES)
+    assert hot.values.learning_rate == 0.125
+    assert hot.values.loss_weights["steering"] == 3.0  # nobody changed that since
+    assert not hot.poll()
+    assert HotFile(tmp_path, now, before=now).values == hot.values  # the file says so now

@@ -123,6 +123,19 @@ def test_full_buffers_and_hands_and_the_validation_buffer_fit_the_pool_at_once(t
         intake.close_lane(1)
 
 
+def test_a_collector_that_leaves_during_a_refill_is_heeded_after_it(tmp_path):
+    with closing(Intake(make_config(tmp_path / "run"))) as intake:
+        with closing(Lane(intake.open_lane(1))) as lane:
+            intake.exchange.refill()
+            publish(lane, range(10))
+            intake.close_lane(1)
+            assert intake.view().received == 0  # the buffers are the refill's for now
+            intake.refill(None)
+        intake.start()
+        assert intake.view().received == 10
+        intake.exchange.check()
+
+
 def restarted(config):
     """A restart: what is held out then, in order, with the ledger checked."""
     with closing(Intake(config)) as intake:

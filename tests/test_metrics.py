@@ -73,6 +73,16 @@ def test_a_run_that_is_gone_on_with_adds_to_its_table(tmp_path):
     ]
 
 
+def test_steps_that_are_done_again_after_a_crash_have_one_row(tmp_path):
+    with closing(MetricsLog(tmp_path)) as log:
+        for step in range(1, 5):
+            log.write(step, {"loss": 0.5})
+    with closing(MetricsLog(tmp_path, step=2)) as log:  # of which the checkpoint is
+        log.write(3, {"loss": 0.25})
+    rows = [(row["step"], row["loss"]) for row in rows_of(tmp_path / "metrics.csv")]
+    assert rows == [("1", "0.5"), ("2", "0.5"), ("3", "0.25")]
+
+
 @pytest.mark.parametrize(
     "others", [{"loss": 0.5, "steering_loss": 0.5}, {"grad_norm": 2.0, "loss": 0.5}, {"loss": 1.0}]
 )

@@ -23,7 +23,7 @@ from charles.data.buffers import known_ids
 from charles.data.loader import make_batch
 from charles.data.shm import PREFIX, block_dir
 from charles.data.storage import Storage
-from charles.errors import CheckpointError, ConfigError
+from charles.errors import CheckpointError, ConfigError, ContractError
 from charles.hot import HotValues
 from charles.intake import sample_spec
 from charles.learner import Learner, NotFiniteError
@@ -198,9 +198,22 @@ def test_a_resume_that_is_refused_leaves_the_settings_of_the_run_alone(tmp_path)
     before = (config.run_dir / "config.json").read_bytes()
     compact = replace(config.network.compact, neck=5)
     other = replace(config, network=replace(config.network, compact=compact))
-    with pytest.raises(CheckpointError):
+    with pytest.raises(ContractError, match=r"network\.compact\.neck: 4 → 5"):
         train(other, console=False, resume=True, stop=threading.Event())
+    with pytest.raises(CheckpointError):  # which no consent can change
+        train(other, console=False, resume=True, accept_contract=True, stop=threading.Event())
     assert (config.run_dir / "config.json").read_bytes() == before
+
+
+def test_a_resume_with_settings_that_no_shape_tells_is_refused_by_name(tmp_path):
+    config = make_config(tmp_path / "run", steps=1)
+    put_on_disk(config, 128)
+    train(config, console=False, stop=threading.Event())
+    other = replace(config, steps=2, network=replace(config.network, crop_top=0.1))
+    with pytest.raises(ContractError, match=r"network\.crop_top: 0\.3 → 0\.1"):
+        train(other, console=False, resume=True, stop=threading.Event())
+    done = train(other, console=False, resume=True, accept_contract=True, stop=threading.Event())
+    assert done.steps == 2
 
 
 def test_a_batch_that_cannot_be_learned_from_is_not_the_first_of_a_resume(tmp_path, monkeypatch):

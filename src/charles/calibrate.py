@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from charles.calibration import fit_axis
-from charles.errors import CalibrationError, CharlesError
+from charles.errors import CalibrationError
 from charles.game_config import GameConfig
 from charles.human_config import HumanConfig
 from charles.io.calibration import (
@@ -31,10 +31,11 @@ from charles.io.deadzones import to_axis
 from charles.io.game import Game, Scene, Telemetry
 from charles.io.games import make_game as make_known_game
 from charles.io.pads.make import make_device
-from charles.io.pads.xbox import NEUTRAL, WAKE_UP_S, PadReport, XboxDevice
+from charles.io.pads.xbox import LET_GO_S, NEUTRAL, WAKE_UP_S, PadReport, XboxDevice
 from charles.latency_offset import Found, Pulse, find, in_ms, shifts, spread
 from charles.options import CalibrateOptions
 from charles.pad_config import DeadZone
+from charles.timing import clock_ns
 
 GREY_WIDTH = 240
 """Width that pictures are compared at, pixels."""
@@ -171,9 +172,11 @@ def _rig(game: Game, options: CalibrateOptions) -> Iterator[Rig]:
         rig.tick()
         yield rig
     finally:
-        with suppress(CharlesError):  # the game may have gone first, and holds nothing then
+        with suppress(Exception):  # game or driver may have gone first, and hold nothing then
             device.show(NEUTRAL)
-        device.close()
+            time.sleep(LET_GO_S)
+        with suppress(Exception):
+            device.close()
 
 
 def _wake_up(device: XboxDevice) -> None:
@@ -344,7 +347,7 @@ def _push(
     )
     recorded.hold(rolling, REST_S)
     # A clock of their own have games that are stepped: their last instant is the time of the push.
-    injected_ns = time.monotonic_ns() if rig.game.is_realtime else recorded.times_ns[-1]
+    injected_ns = clock_ns() if rig.game.is_realtime else recorded.times_ns[-1]
     for side in (direction, -direction):
         recorded.hold(rolling._replace(stick_x=side * options.push), PULSE_S)
     recorded.hold(rolling, REST_S)

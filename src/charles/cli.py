@@ -78,6 +78,7 @@ def run_command(program: str, command: Callable[[Sequence[str]], None]) -> None:
         SystemExit: It failed for a reason that was written for the user.
     """
     arguments = [each for each in sys.argv[1:] if each != "--debug"]
+    share_device()
     try:
         command(arguments)
     except CharlesError as error:
@@ -132,6 +133,12 @@ def use_one_thread() -> None:
     """
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+
+
+def share_device() -> None:
+    """Let JAX take a GPU's memory as it needs it, before it is imported: trainer, player and
+    collectors share one, and each would take three quarters of it at its start."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _collect(arguments: Sequence[str]) -> None:
@@ -222,7 +229,9 @@ def _calibrate(arguments: Sequence[str]) -> None:
     )
     options = parse(CalibrateOptions, arguments, program="charles-calibrate", text=text)
     from charles.calibrate import calibrate, describe
+    from charles.process import interrupt_on_end
 
+    interrupt_on_end()
     print(describe(calibrate(options), options.out))
 
 

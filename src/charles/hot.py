@@ -4,7 +4,7 @@
 ``{"learning_rate": 0.001, "loss_weights": {"steering": 1.0}}``, and read again whenever it changes.
 What it leaves out stays as it is. A file that cannot be taken as a whole is not taken at all: what
 held before goes on, and ``problem`` says why until a good one comes. A resumed run begins with what
-its file says.
+its file says, but for what its configuration says anew.
 """
 
 import json
@@ -60,6 +60,19 @@ class HotValues:
         weights = {name: _checked(name, value) for name, value in weights.items()}
         return HotValues(learning_rate=rate, loss_weights={**self.loss_weights, **weights})
 
+    def renewed(self, before: "HotValues", now: "HotValues") -> "HotValues":
+        """These values with what differs between two configurations of the same outputs, as in
+        the second."""
+        is_kept = before.learning_rate == now.learning_rate
+        weights = {
+            name: self.loss_weights.get(name, weight)
+            if before.loss_weights.get(name) == weight
+            else weight
+            for name, weight in now.loss_weights.items()
+        }
+        rate = self.learning_rate if is_kept else now.learning_rate
+        return HotValues(learning_rate=rate, loss_weights=weights)
+
     def text(self) -> str:
         """The values as a file's text."""
         data = {"learning_rate": self.learning_rate, "loss_weights": dict(self.loss_weights)}
@@ -78,23 +91,28 @@ class HotFile:
 
     Args:
         run_dir: The run's directory; must exist.
-        values: What holds until the file says otherwise.
-        resume: Whether to begin with what the file says, if there is one, instead of writing it.
+        values: What holds until the file says otherwise: those of the configuration.
+        before: Those of the configuration that the run had before it is resumed; it then begins
+            with what the file says, if there is one. ``None`` for a new run.
 
     Attributes:
         values: What holds now.
         problem: Why the file as it is was not taken; empty if it was.
     """
 
-    def __init__(self, run_dir: Path, values: HotValues, *, resume: bool) -> None:
+    def __init__(
+        self, run_dir: Path, values: HotValues, *, before: HotValues | None = None
+    ) -> None:
         self.values = values
         self.problem = ""
         self._path = run_dir / FILE_NAME
         self._seen: Any = None
-        if resume and self._path.exists():
+        if before is not None and self._path.exists():
             self.poll()
-        else:
-            self._write()
+            self.values = self.values.renewed(before, values)
+            if before == values or self.problem:
+                return
+        self._write()
 
     def poll(self) -> bool:
         """Read the file if it changed since the last look; costs a few microseconds if not.

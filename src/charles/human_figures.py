@@ -1,10 +1,8 @@
 """How a person at a player's wheel is listened to: the trainer's figures of it."""
 
-import time
-
 from charles.intake import Intake, IntakeView
 from charles.metrics import MetricsLog
-from charles.timing import NS_PER_S
+from charles.timing import NS_PER_S, clock_ns
 
 
 class HumanFigures:
@@ -28,7 +26,7 @@ class HumanFigures:
             since_ns: When the turn's first picture was captured; 0 if this batch is not the first.
         """
         if since_ns:
-            self._latency_s = (time.monotonic_ns() - since_ns) / NS_PER_S
+            self._latency_s = (clock_ns() - since_ns) / NS_PER_S
             self.write(step)
 
     def write(self, step: int) -> None:

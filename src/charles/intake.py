@@ -128,7 +128,9 @@ class Intake:
         self.names = tuple(output.name for output in config.outputs)
         spec = sample_spec(config)
         self.storage = (
-            Storage(config.run_dir / "samples", spec, self.names) if data.is_stored else None
+            Storage(config.run_dir / "samples", spec, self.names, max_forgotten=_most_kept(config))
+            if data.is_stored
+            else None
         )
         try:
             self.exchange = Exchange(
@@ -155,6 +157,9 @@ class Intake:
         self._share = config.batch_size // len(self.names)
         self._lock = threading.Lock()
         self._lanes: set[int] = set()
+        self._is_started = False
+        self._left: list[int] = []
+        """Lanes of collectors that were gone before the start."""
         self._weathers: Counter[str] = Counter(dict.fromkeys(config.game.weathers, 0))
         self._received = self._foreign = 0
         self._stop = threading.Event()
@@ -163,6 +168,10 @@ class Intake:
 
     def start(self) -> None:
         """Begin to take in what collectors publish."""
+        with self._lock:
+            self._is_started = True
+            for collector_id in self._left:
+                self._close_lane(collector_id)
         self._thread.start()
 
     def open_lane(self, collector_id: int) -> LaneSpec:
@@ -177,14 +186,23 @@ class Intake:
             return lane
 
     def close_lane(self, collector_id: int) -> None:
-        """Keep what a collector that is gone had published, and take all its slots back."""
+        """Keep what a collector that is gone had published, and take all its slots back.
+
+        Before :meth:`start` that is put off: the buffers may be being refilled.
+        """
         with self._lock:
-            if collector_id in self._lanes:
-                self._lanes.remove(collector_id)
-                try:
-                    self._take(self.exchange.poll(collector_id))
-                finally:
-                    self.exchange.close_lane(collector_id)
+            if self._is_started:
+                self._close_lane(collector_id)
+            else:
+                self._left.append(collector_id)
+
+    def _close_lane(self, collector_id: int) -> None:
+        if collector_id in self._lanes:
+            self._lanes.remove(collector_id)
+            try:
+                self._take(self.exchange.poll(collector_id))
+            finally:
+                self.exchange.close_lane(collector_id)
 
     def draw(self) -> Draw | None:
         """Draw one batch, or ``None`` while a buffer is short; from the loader's thread."""
@@ -423,6 +441,11 @@ class Intake:
             self.pool.put(int(slot), sample.header, sample.pixels)
             return int(slot)
         return None
+
+
+def _most_kept(config: TrainConfig) -> int:
+    """Used-up samples whose files may wait until two more checkpoints are written."""
+    return max(50_000, 3 * config.batch_size * config.checkpoint.every_steps)
 
 
 def _wanted_by(state: Mapping[str, np.ndarray] | None) -> Callable[[int, bool], bool]:

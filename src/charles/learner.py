@@ -12,14 +12,14 @@ from charles.checkpoint import Checkpoints
 from charles.config import TrainConfig
 from charles.contract import CaptureContract, as_data
 from charles.data.device import put
-from charles.errors import CharlesError, require
+from charles.errors import CharlesError, ContractError, require
 from charles.hot import HotValues
 from charles.intake import sample_spec
 from charles.nets.driver import make_network
 from charles.nets.precision import compute_dtype
 from charles.optim import make_optimizer
 from charles.outputs import make_output
-from charles.run import contract_of
+from charles.run import contract_differences, contract_of
 from charles.state import (
     Knobs,
     TrainState,
@@ -139,16 +139,21 @@ class Learner:
         contract = {**self._contract, "capture": as_data(self.capture)}
         self.checkpoints.save(self.step_number, self.state, data_state, contract=contract)
 
-    def restore(self, *, resume: bool) -> Restored | None:
+    def restore(self, *, resume: bool, accepts_contract: bool = False) -> Restored | None:
         """Take the newest checkpoint, if that is wanted and there is one.
 
         A run that has none yet begins with what it is to take over (``transfer``).
+
+        Args:
+            resume: Whether it is wanted.
+            accepts_contract: Go on also with other settings than the parameters have learned with.
 
         Raises:
             ConfigError: There is one, and it is not wanted; or what is to be taken over is not
                 there.
             CheckpointError: It is damaged or of another network; what is to be taken over does not
                 fit.
+            ContractError: It has learned with other settings, and that is not accepted.
         """
         step = self.checkpoints.latest()
         if step is None:
@@ -156,9 +161,22 @@ class Learner:
             return None
         require(resume, "run_dir", "hold no checkpoint yet", str(self.checkpoints.directory.parent),
                 f"Go on from step {step} with --resume, or name another --run-dir.")  # fmt: skip
+        if not accepts_contract:
+            self._require_same_settings(step)
         self.state, data_state = self.checkpoints.restore(self.state, step)
         self.step_number = step
         return Restored(step, data_state)
+
+    def _require_same_settings(self, step: int) -> None:
+        """Refuse settings whose change no shape tells, and every parameter depends on."""
+        learned = self.checkpoints.contract(step)
+        changed = contract_differences(learned, self._contract)
+        if changed:
+            raise ContractError(
+                f"A run that goes on must keep the settings that checkpoint {step} has learned "
+                f"with, got {'; '.join(changed)}. Leave them, start a new run that takes the "
+                "parameters over (--transfer all=RUN), or go on by --accept-contract."
+            )
 
     def _transfer(self) -> None:
         """Begin with what the configuration names of earlier runs and weight files."""

@@ -4,7 +4,7 @@ import csv
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,22 @@ class MetricsLog:
     """Writes figures to TensorBoard, with the documented tags, and to ``metrics.csv``.
 
     Those of held-out samples go to ``validation.csv`` and those of a person's takeovers to
-    ``human.csv``: they come at other steps. A run that is gone
-    on with adds to its tables; one with other columns is moved aside first, and ``note`` says so.
+    ``human.csv``: they come at other steps. A run that is gone on with adds to its tables, cut to
+    the steps that are not done again; one with other columns is moved aside first, and ``note``
+    says so.
 
     A full disk ends the log, not the training: ``failure`` says why.
+
+    Args:
+        run_dir: The run's directory.
+        step: Steps done: rows of later ones are of a crash. By default none is.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, *, step: int | None = None) -> None:
         self.failure = self.note = ""
-        self._run_dir = run_dir
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"))
+        self._run_dir, self._step = run_dir, step
+        purge_step = None if step is None else step + 1
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge_step)
         self._files = ExitStack()
         self._tables: dict[str, tuple[Any, csv.DictWriter]] = {}
 
@@ -87,7 +93,7 @@ class MetricsLog:
 
     def _open(self, path: Path, names: list[str]) -> tuple[Any, csv.DictWriter]:
         """Open a table to which rows of these columns can be added."""
-        if path.is_file() and (aside := _make_ready(path, names)):
+        if path.is_file() and (aside := _make_ready(path, names, self._step)):
             self.note = f"{path.name} had other columns, its rows are in {aside.name}"
         opened = path.open("a", newline="", encoding="utf-8")
         self._files.callback(_close, opened)
@@ -105,21 +111,29 @@ class MetricsLog:
         self._files.close()
 
 
-def _make_ready(path: Path, names: list[str]) -> Path | None:
-    """Cut a last line that a crash left unfinished; move a table of other columns out of the way.
+def _make_ready(path: Path, names: list[str], step: int | None) -> Path | None:
+    """Cut what a crash left: an unfinished line, and rows of steps that come again; move a table of
+    other columns out of the way.
 
     Returns:
         Where the table was moved, ``NAME.1.csv`` and so on; ``None`` if its columns are these.
     """
     content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
-    lines = content[:whole].decode("utf-8", "replace").splitlines()
-    if next(csv.reader(lines), names) == names:
+    whole = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
+    is_known = not whole or next(csv.reader([whole[0].decode("utf-8", "replace")])) == names
+    if is_known:
+        last = float("inf") if step is None else step
+        kept = [*whole[:1], *takewhile(lambda row: _step_of(row) <= last, whole[1:])]
+        os.truncate(path, sum(map(len, kept)))
         return None
     free = (path.with_suffix(f".{number}{path.suffix}") for number in count(1))
     return path.rename(next(each for each in free if not each.exists()))
+
+
+def _step_of(row: bytes) -> int:
+    """The step of a table's row; 0 of one that is no row of ours, which stays where it is."""
+    first = row.partition(b",")[0]
+    return int(first) if first.isdigit() else 0
 
 
 def _close(opened: Any) -> None:

@@ -3,14 +3,13 @@
 Collector, player and evaluation share this, so that nothing drives on pictures it never learned.
 """
 
-import time
-
 import numpy as np
 
 from charles.data.history import FrameHistory, History
 from charles.data.pixels import to_pixels
 from charles.io.game import WEATHERS, Telemetry
 from charles.sample import SampleFlag, SampleSpec
+from charles.timing import clock_ns
 
 Inputs = dict[str, np.ndarray]
 """``pixels`` uint8 ``[1, ...]``, ``speed`` float32 ``[1]``, ``purpose`` float32 ``[1, 2]`` and
@@ -114,7 +113,7 @@ def write_header(
         picked_for: Number of the output that it is balanced for.
     """
     header["captured_ns"] = captured_ns
-    header["applied_ns"] = time.monotonic_ns()
+    header["applied_ns"] = clock_ns()
     header["episode"] = (peer << 32) | episode
     header["frame_index"] = frame_index
     header["collector"] = peer

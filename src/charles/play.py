@@ -121,7 +121,8 @@ def describe(report: PlayReport) -> str:
         f"{tally.unstucks} unstucks, {tally.collisions} collisions",
         *(str(rollback) for rollback in report.rollbacks),
         f"pad: {cadence_text(report.cadence)}; {report.missed} deadlines missed, "
-        f"{tally.lost} frames lost, {tally.not_finite} predictions not finite",
+        f"{tally.lost} frames lost, {tally.stalls} stalls, {tally.not_finite} predictions not "
+        "finite",
         *(f"{name}: {cadence_text(cadence)}" for name, cadence in cameras.items()),
         *([f"{report.unshown} pictures for spectators dropped"] if report.cameras else []),
         f"capture to pad p50 {report.latency_ms.p50:.1f}, p99 {report.latency_ms.p99:.1f} ms; "
@@ -179,7 +180,8 @@ def _make_known_game(config: TrainConfig, seed: int, *, restart_command: str) ->
     if gymnasium.expert == "human":
         gymnasium = replace(gymnasium, expert="none")
     game = replace(config.game, is_realtime=True, window=window, gymnasium=gymnasium)
-    return make_known_game(game, config.frame, seed=seed, restart_command=restart_command)
+    return make_known_game(game, config.frame, seed=seed, restart_command=restart_command,
+                           needs_labels=False)  # fmt: skip
 
 
 def _run_of(link: Link) -> Run | None:
@@ -409,7 +411,8 @@ class _Viewer:
     def _view(self, player: Player) -> PlayView:
         names = player.policy.spec.controls
         back = map(str, player.rollback.rollbacks[-1:])
-        notes = (*_person_notes(player), self._note(), *back)
+        lost = "nothing new is seen: the pad is let go of" if player.is_lost else ""
+        notes = (lost, *_person_notes(player), self._note(), *back)
         return PlayView(
             predictions=player.predictions,
             translated={

@@ -7,7 +7,6 @@ neutral whenever the network does not drive: before the first checkpoint, withou
 finite prediction, while a stuck car is put elsewhere, and on every way out.
 """
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -24,15 +23,21 @@ from charles.relocation import Relocation
 from charles.remote import RemoteReport
 from charles.rollback import Rollback, RolledBack
 from charles.sample import SampleSpec
+from charles.sight import LOST_S, is_lost
 from charles.spectators import Spectators
 from charles.stage_log import StageLog
 from charles.staging import Refusal, Staged
 from charles.takeover import Takeover, TakeoverTally, Turn
-from charles.timing import NS_PER_S, Cadence, CadenceReport, JitterBuffer, Quantiles, RateKeeper
+from charles.timing import (
+    NS_PER_S,
+    Cadence,
+    CadenceReport,
+    JitterBuffer,
+    Quantiles,
+    RateKeeper,
+    clock_ns,
+)
 from charles.unstuck import Unstuck
-
-LOST_S = 0.5
-"""Age of an instant from which on its pixels count as lost: a car at 15 m/s is 7 m further."""
 
 
 @dataclass
@@ -47,6 +52,8 @@ class Tally:
     collisions: int = 0
     lost: int = 0
     """Instants too old to drive by."""
+    stalls: int = 0
+    """Instants that took so long to come that the pad was let go of meanwhile."""
     not_finite: int = 0
     """Predictions that were no numbers."""
     unanswered: int = 0
@@ -172,6 +179,8 @@ class Player:
         self.frames = Cadence(play.rate_hz)
         """Of the game's instants."""
         self.step = -1
+        self.is_lost = False
+        """Whether the last instant was too old to drive by."""
         self._predicted_ns = 0
         """Capture time of the instant that the controls follow from."""
         self.predictions: dict[str, float] = {}
@@ -220,13 +229,15 @@ class Player:
         if self._relocation.is_under_way:
             self._pass()
             return
+        began_ns = clock_ns()
         telemetry, captured_ns = self._see_and_predict()
+        self.tally.stalls += clock_ns() - began_ns > LOST_S * NS_PER_S
         self._jitter.wait(self.keeper.deadline_ns)
         self.log.mark()
-        self._act()
+        self._act(telemetry)
         self.log.mark()
         self.log.end(self._predicted_ns or captured_ns)
-        self.cadence.add(time.monotonic_ns())
+        self.cadence.add(clock_ns())
         self.frames.add(captured_ns)
         self._after(telemetry, captured_ns)
 
@@ -235,7 +246,7 @@ class Player:
         log = self.log
         log.begin()
         telemetry = self._game.tick()
-        captured_ns = telemetry.captured_ns if self._game.is_realtime else time.monotonic_ns()
+        captured_ns = telemetry.captured_ns if self._game.is_realtime else clock_ns()
         log.mark()
         self._game.grab(self._observer.frame)
         log.mark()
@@ -255,17 +266,19 @@ class Player:
         log.mark()
         return telemetry, captured_ns
 
-    def _act(self) -> None:
+    def _act(self, telemetry: Telemetry) -> None:
         """Put the controls on the pad, or let go of it where they cannot be trusted."""
         self._turn = self._takeover.step() if self._takeover is not None else None
         if self._takeover is not None and self._turn is not None:
             self._let_person_drive(self._turn, passes_through=self._takeover.passes_through)
             return
-        is_lost = time.monotonic_ns() - self._predicted_ns > LOST_S * NS_PER_S
+        self.is_lost = not self._predicted_ns or is_lost(
+            _age_s(self._predicted_ns), is_still=telemetry.is_still, speed_mps=telemetry.speed_mps
+        )
         is_finite = bool(np.isfinite(self.controls).all())
-        self.tally.lost += is_lost
+        self.tally.lost += self.is_lost
         self.tally.not_finite += not is_finite
-        if is_lost or not is_finite:
+        if self.is_lost or not is_finite:
             self._let_go()
         else:
             self._put(self.controls)
@@ -300,7 +313,7 @@ class Player:
         self._observer.remember(self._shown, shown.applied)
 
     def _record_person(self, human: HumanSamples, turn: Turn | None, captured_ns: int) -> None:
-        if turn is None or turn.is_lost:
+        if turn is None or turn.is_lost or _age_s(captured_ns) > LOST_S:
             human.end()
             return
         human.add(
@@ -426,3 +439,7 @@ class Player:
             takeover=replace(self._takeover.tally) if self._takeover is not None else None,
             human=self._human.tally if self._human is not None else None,
         )
+
+
+def _age_s(captured_ns: int) -> float:
+    return (clock_ns() - captured_ns) / NS_PER_S

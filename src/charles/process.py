@@ -1,12 +1,18 @@
-"""Starting, watching and stopping processes: spawn only, every wait bounded, nobody left behind."""
+"""Starting, watching and stopping processes: spawn only, every wait bounded, nobody left behind.
+
+A worker holds one end of a lifeline, a pipe on which nothing is ever sent. Its other end closes
+when the owner wants the worker to stop, and by itself when the owner dies, on every system.
+"""
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection as Pipe
 from types import FrameType
 
@@ -17,8 +23,8 @@ JOIN_S = 8.0
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set, and SIGHUP, the end of the terminal, where it is not
-    ignored (nohup). Call from the main thread.
+    """An event that SIGINT and SIGTERM set, Windows' SIGBREAK, and SIGHUP, the end of the terminal,
+    where it is not ignored (nohup). Call from the main thread.
 
     A second SIGINT is not caught, so that an impatient user is obeyed.
     """
@@ -31,9 +37,20 @@ def stop_on_signals() -> threading.Event:
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
+    if sys.platform == "win32":
+        signal.signal(signal.SIGBREAK, on_signal)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, on_signal)
     return stop
+
+
+def interrupt_on_end() -> None:
+    """Have the end of the process asked for as Ctrl-C does, for what looks at no event: everything
+    that is open is closed on the way out. Call from the main thread."""
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def lower_priority(niceness: int) -> None:
@@ -42,9 +59,9 @@ def lower_priority(niceness: int) -> None:
         os.nice(niceness)
 
 
-def _run(pipe: Pipe, parent_pid: int, target: Callable[..., None], args: tuple) -> None:
+def _run(pipe: Pipe, lifeline: Pipe, target: Callable[..., None], args: tuple) -> None:
     """A worker's main: run ``target`` and hand a failure's traceback to the parent."""
-    threading.Thread(target=_leave_with, args=(parent_pid,), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(lifeline,), daemon=True).start()
     try:
         target(*args)
     except Exception:
@@ -54,14 +71,17 @@ def _run(pipe: Pipe, parent_pid: int, target: Callable[..., None], args: tuple) 
         pipe.close()
 
 
-def _leave_with(parent_pid: int) -> None:
-    """End this process once its parent is gone, so that no worker outlives its owner.
+def _leave_with(lifeline: Pipe) -> None:
+    """End this process once its owner lets go of it, so that no worker outlives its owner.
 
-    It is asked first, and made to as its parent would have: one that compiles hears nothing.
+    It is asked first, and then made to: one that compiles hears nothing.
     """
-    while os.getppid() == parent_pid:
-        time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)
+    with suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    if sys.platform == "win32":
+        signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(JOIN_S)
     os._exit(1)
 
@@ -79,11 +99,11 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.name = name
         self._pipe, child = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=_run, args=(child, os.getpid(), target, args), name=name
-        )
+        held, self._lifeline = context.Pipe(duplex=False)
+        self._process = context.Process(target=_run, args=(child, held, target, args), name=name)
         self._process.start()
         child.close()
+        held.close()
 
     @property
     def is_alive(self) -> bool:
@@ -110,9 +130,8 @@ class Worker:
 
     def stop(self, timeout_s: float = JOIN_S) -> None:
         """Ask it to stop, wait, then make it. Blocks at most about ``timeout_s`` + 2 s."""
-        if self._process.is_alive():
-            self._process.terminate()
-            self._process.join(timeout_s)
+        self._lifeline.close()
+        self._process.join(timeout_s)
         if self._process.is_alive():
             self._process.kill()
         self._process.join(2.0)

@@ -131,6 +131,17 @@ def _contract_of_output(output: OutputConfig) -> dict[str, Any]:
     return contract
 
 
+def contract_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two of :func:`contract_of`, one of which may be of an earlier version:
+    what only one has is not compared, and neither is what is frozen."""
+    before, after = (_flat(json.loads(json.dumps(each))) for each in (old, new))
+    return [
+        f"{name}: {before[name]} → {after[name]}"
+        for name in sorted(before.keys() & after.keys())
+        if before[name] != after[name] and name != "network.frozen"
+    ]
+
+
 def differences(old: Any, new: Any) -> list[str]:
     """What differs between two configurations, as ``seed: 1 → 2``; places apart."""
     before, after = _flat(as_data(old)), _flat(as_data(new))

@@ -5,7 +5,6 @@ between two of them. Here the others are fetched in the rest of a player's tick,
 delay its pad. Where a tick leaves no time for one, that picture is dropped and counted.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import numpy as np
 from charles.errors import require
 from charles.io.abilities import ManyCameras
 from charles.io.game import Game
-from charles.timing import NS_PER_S, Cadence, CadenceReport, sleep_until
+from charles.timing import NS_PER_S, Cadence, CadenceReport, clock_ns, sleep_until
 
 ASIDE_SHARE = 0.15
 """Last part of a period that is left alone, so that the next deadline is kept."""
@@ -87,7 +86,7 @@ class Spectators:
                 continue
             self._fetch(camera, state)
             # One that was held up by others says little about the next.
-            took_ns = min(time.monotonic_ns() - now_ns, 2.0 * self._cost_ns + NS_PER_S / 1000)
+            took_ns = min(clock_ns() - now_ns, 2.0 * self._cost_ns + NS_PER_S / 1000)
             self._cost_ns += _FORGET * (took_ns - self._cost_ns)
 
     def pause(self) -> None:

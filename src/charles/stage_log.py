@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from charles.timing import Quantiles
+from charles.timing import Quantiles, clock_ns
 
 STAGES = ("tick", "grab", "preprocess", "predict", "translate", "hold", "act")
 """Parts of one tick: the game's next instant, its pixels, the network's inputs, and so on; ``hold``
@@ -40,7 +40,7 @@ class StageLog:
 
     def end(self, captured_ns: int) -> None:
         """The tick's controls are on the pad; ``captured_ns`` is its instant, monotonic clock."""
-        now_ns = time.monotonic_ns()
+        now_ns = clock_ns()
         self._latency_ns[self._row] = now_ns - captured_ns
         self._acted_ns[self._row] = now_ns
         self.ticks += 1

@@ -10,7 +10,6 @@ What happens with what the person shows is :mod:`charles.human_samples`'.
 """
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -24,7 +23,7 @@ from charles.io.human.source import HumanInput
 from charles.io.pads.pad import driving_indices
 from charles.sample import is_held_out
 from charles.takeover_config import TakeoverConfig
-from charles.timing import NS_PER_S
+from charles.timing import NS_PER_S, clock_ns
 
 _REST = 0.02
 """Controls up to this are those of a pad that nobody moves; wheels tremble."""
@@ -137,7 +136,7 @@ class Takeover:
 
     def _turn(self) -> Turn | None:
         if self._human is None:
-            is_over = time.monotonic_ns() >= self._neutral_until_ns
+            is_over = clock_ns() >= self._neutral_until_ns
             return None if is_over else Turn(self._neutral(), may_be_over=True, is_lost=True)
         is_toggled = self._is_toggled()
         try:
@@ -177,7 +176,7 @@ class Takeover:
         self._human, self._is_sticky = None, False
         if not self._is_driving:
             return None
-        self._neutral_until_ns = time.monotonic_ns() + self._release_ns
+        self._neutral_until_ns = clock_ns() + self._release_ns
         return Turn(self._neutral(), may_be_over=True, is_lost=True)
 
     def _neutral(self) -> np.ndarray:

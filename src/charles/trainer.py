@@ -32,7 +32,7 @@ from charles.metrics import MetricsLog
 from charles.options import CollectOptions, PlayOptions
 from charles.process import Worker, lower_priority, stop_on_signals
 from charles.rate_guard import RateGuard, slowest_pace
-from charles.run import CONFIG_FILE, write_run
+from charles.run import CONFIG_FILE, read_run, write_run
 from charles.server import Server
 from charles.transfer import check_frozen, missing_origins
 from charles.ui.console import TrainConsole, TrainView
@@ -120,6 +120,7 @@ class Trainer:
             check_frozen(config.network.frozen, config.transfer, config.network.spec)
         contract = resumed_contract(config, is_accepted=accept_contract) if resume else None
         self._is_resumed = resume and (config.run_dir / CONFIG_FILE).exists()
+        self._before = HotValues.of(read_run(config.run_dir)) if self._is_resumed else None
         if not self._is_resumed and write_run(config.run_dir, config, resume=resume):
             contract = read_contract(config.run_dir)  # of the same settings, so it holds
         self._config = config
@@ -155,14 +156,14 @@ class Trainer:
         self._workers = self._start_workers(collectors, has_player=has_player)
         self._server.start()
         self._learner = enter(closing(Learner(config)))
-        restored = self._learner.restore(resume=resume)
+        restored = self._learner.restore(resume=resume, accepts_contract=self._accepts)
         refilled = self._intake.refill(restored.data_state if restored else None)
         if self._is_resumed:  # only now it is sure that these settings fit what is there
             write_run(config.run_dir, config, resume=True)
         self._first_step = self._last_saved = self._learner.step_number
         self._note_start(restored, refilled)
-        self._open_hot_file(resume=resume)
-        self._log = enter(closing(MetricsLog(config.run_dir)))
+        self._open_hot_file()
+        self._log = enter(closing(MetricsLog(config.run_dir, step=self._first_step)))
         self._human = HumanFigures(self._intake, self._log)
         self._plots = enter(closing(Repeated(self._draw_balance, every_s=PLOT_S)))
         self._console = enter(closing(TrainConsole(is_enabled=self._has_console)))
@@ -201,10 +202,10 @@ class Trainer:
         if refilled.torn:
             self._notes.append(f"{refilled.torn} torn files from a crash dropped")
 
-    def _open_hot_file(self, *, resume: bool) -> None:
+    def _open_hot_file(self) -> None:
         """Begin with what the run's hot file says, and tell where the configuration differs."""
         configured = HotValues.of(self._config)
-        self._hot = HotFile(self._config.run_dir, configured, resume=resume)
+        self._hot = HotFile(self._config.run_dir, configured, before=self._before)
         self._learner.turn(self._hot.values)
         changes = self._hot.values.differences(configured)
         self._turned = f"hot.json at the start: {', '.join(changes)}" if changes else ""
@@ -329,9 +330,9 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint in the background, and tell the players.
 
-        Every sample that its buffers hold is on disk before the checkpoint is, and files of samples
-        that it no longer needs are deleted only when it is safe: so a resume from any checkpoint
-        finds what its buffers held.
+        Every sample that its buffers hold is on disk before the checkpoint is, unless the disk
+        takes longer than :data:`FLUSH_S`: a resume then says how many it goes on without. Files of
+        used-up samples stay until two more checkpoints are written.
         """
         learner, storage = self._learner, self._intake.storage
         if learner.step_number in (0, self._last_saved):

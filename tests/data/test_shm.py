@@ -116,6 +116,23 @@ def test_block_whose_owner_number_was_given_to_another_process_is_stale():
     block.close()
 
 
+def test_block_of_another_version_is_stale_only_once_its_owner_is_gone():
+    block = Block.create(unique_name("test"), 10)
+    path = block_dir() / block.name
+    data = bytearray(path.read_bytes())
+    data[shm._HEADER.fields["version"][1]] += 1
+    path.write_bytes(data)
+    with pytest.raises(SharedMemoryError, match="must be a Charles block"):
+        Block.attach(block.name)
+    assert not remove_stale(block.name)
+    started_at = shm._HEADER.fields["started_s"][1]
+    data[started_at : started_at + 8] = np.float64(block.owner.started_s - 100).tobytes()
+    path.write_bytes(data)
+    assert remove_stale(block.name) == [block.name]
+    block.unlink()
+    block.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"short", b"\0" * 5000, b"x" * 5000])
 def test_file_without_a_header_is_not_attached_and_is_removed_as_stale(content):
     path = block_dir() / unique_name("test")

@@ -207,7 +207,53 @@ def test_a_car_can_be_driven_although_its_controls_are_garbage():
         assert telemetry.label is None
 
 
+@pytest.mark.parametrize("controls", ["out_of_range", "constant"])
+def test_who_only_drives_does_not_ask_for_the_controls_of_a_wrong_build(controls):
+    faults = ServerFaults(controls=controls)
+    options = {"refused_limit": 8, "constant_s": 0.2, "needs_labels": False}
+    with serving(faults) as server, playing(server.port, **options) as game:
+        game.reset(SCENE)
+        told = [game.tick() for _ in range(20)]  # while the NPC drives, as before a hand-over
+        assert game.tally.refused == 0
+        assert (told[-1].label is None) is (controls == "out_of_range")
+
+
 # Silence, and being left
+
+
+def commands(script):
+    """Commands until one is neutral."""
+    found = []
+    while not found or any(found[-1].values()):
+        key, body, _ = script.message()
+        if key == "commands":
+            found.append(body)
+    return found
+
+
+@pytest.mark.parametrize("is_black", [False, True], ids=["silence", "black pictures"])
+def test_a_car_that_nobody_sees_is_let_go_of_before_the_game_is_given_up(is_black):
+    with scripted(timeout_s=30.0, blind_s=30.0) as (script, game):
+        game.set_npc(False)
+        game.act(np.array([1.0, 0.5], np.float32))
+        began_s, stop = time.monotonic(), threading.Event()
+
+        def show_nothing():
+            while is_black and not stop.wait(0.05):
+                script.send(script.pair(bytes(STRIDE * HEIGHT)))
+
+        sender = threading.Thread(target=show_nothing)
+        waiter = threading.Thread(target=game.tick)
+        sender.start()
+        waiter.start()
+        held = commands(script)
+        assert 0.4 < time.monotonic() - began_s < 4.0
+        assert held[-2]["throttle"] > 0.9
+        stop.set()
+        sender.join()
+        script.send(script.pair(speed=6.0))
+        waiter.join(10.0)
+        assert not waiter.is_alive()
 
 
 def test_silence_after_a_start_is_waited_out_and_endless_silence_is_an_error():

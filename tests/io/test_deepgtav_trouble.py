@@ -310,6 +310,10 @@ def test_a_game_is_restarted_before_it_fails_if_that_is_wanted():
         game.reset(SCENE)
         game.tick()
         assert (game.tally.restarts, game.tally.builds) == (1, 1)
+        for _ in range(2):  # a player asks for no other scenes, and puts cars elsewhere
+            game.teleport()
+            game.tick()
+        assert (game.tally.restarts, game.tally.builds) == (2, 1)
 
 
 RESTART = """

@@ -17,7 +17,7 @@ from tests.io.telemetry.senders import (
 )
 
 from charles.config import FrameConfig, GameConfig
-from charles.errors import CaptureError, ConfigError, GameError, PadError
+from charles.errors import CaptureError, ConfigError, GameError, PadError, WindowHiddenError
 from charles.game_config import WindowConfig
 from charles.io.game import Game, Scene
 from charles.io.games import make_game
@@ -40,13 +40,15 @@ class CounterScreen:
     def __init__(self):
         self.frame_shape = (HEIGHT, WIDTH, 3)
         self.shown = 0
-        self.is_frozen = self.is_gone = self.is_closed = False
+        self.is_frozen = self.is_gone = self.is_hidden = self.is_closed = False
         rows, columns = np.indices((HEIGHT, WIDTH))
         self._pattern = np.stack([rows, columns, rows + columns], axis=-1).astype(np.uint8)
 
     def grab(self, out):
         if self.is_gone:
             raise CaptureError("The window 'Game' is gone. Start the game again.")
+        if self.is_hidden:
+            raise WindowHiddenError("The window 'Game' is covered by 'Mail'. Uncover it.")
         self.shown += not self.is_frozen
         np.add(self._pattern, np.uint8(self.shown % 256), out=out)
         return Capture(time.monotonic_ns(), not self.is_frozen)
@@ -127,6 +129,40 @@ def driving():
 )
 def test_a_window_game_conforms_as_far_as_it_can_be_told(driving, check):
     check(driving)
+
+
+def test_a_window_that_is_hidden_for_a_while_keeps_its_picture_and_teaches_nothing():
+    with watching(human=Hand()) as (game, screen, _):
+        game.reset(conformance.SCENE)
+        screen.is_hidden = True
+        with pytest.raises(WindowHiddenError, match="Mail"):  # it was never seen
+            game.tick()
+        screen.is_hidden = False
+        before, seen = game.tick(), np.zeros(game.frame_shape, np.uint8)
+        game.grab(seen)
+        assert before.label is not None
+        screen.is_hidden = True
+        for _ in range(3):
+            telemetry = game.tick()
+            assert telemetry.captured_ns == before.captured_ns
+            assert telemetry.label is None
+            assert not telemetry.is_still  # nobody knows what it shows now
+        again = np.zeros(game.frame_shape, np.uint8)
+        game.grab(again)
+        np.testing.assert_array_equal(again, seen)
+        assert game.unlabelled()["hidden"] == 3
+        screen.is_hidden = False
+        after = game.tick()
+        assert after.captured_ns > before.captured_ns
+        assert after.label is not None
+
+
+def test_a_picture_that_does_not_change_is_told_from_one_that_is_not_seen():
+    with watching() as (game, screen, _):
+        game.reset(conformance.SCENE)
+        assert not game.tick().is_still
+        screen.is_frozen = True
+        assert game.tick().is_still
 
 
 def test_the_pieces_are_what_their_protocols_say():

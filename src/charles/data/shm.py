@@ -252,7 +252,7 @@ def _is_stale(path: Path) -> bool:
     for _ in range(10):
         fd = os.open(path, os.O_RDONLY)
         try:
-            header = _read_header(fd)
+            header = _read_header(fd, any_version=True)
         finally:
             os.close(fd)
         if header is not None:
@@ -268,14 +268,15 @@ def _make_header(num_bytes: int) -> bytes:
     return header.tobytes().ljust(HEADER_BYTES, b"\0")
 
 
-def _read_header(fd: int) -> np.void | None:
-    """The header of an open block; ``None`` if it has none of this version."""
+def _read_header(fd: int, *, any_version: bool = False) -> np.void | None:
+    """The header of an open block; ``None`` if it has none of this version, or of any: magic and
+    owner are at the same place in all of them."""
     data = os.pread(fd, _HEADER.itemsize, 0)
     if len(data) < _HEADER.itemsize:
         return None
     header = np.frombuffer(data, _HEADER)[0]
-    is_ours = header["magic"] == _MAGIC.rstrip(b"\0") and header["version"] == _VERSION
-    return header if is_ours else None
+    is_known = any_version or header["version"] == _VERSION
+    return header if header["magic"] == _MAGIC.rstrip(b"\0") and is_known else None
 
 
 def _available_bytes() -> tuple[int, str]:

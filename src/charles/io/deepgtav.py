@@ -25,7 +25,7 @@ from charles.io.deadzones import to_axis
 from charles.io.deepgtav_dialect import Dialect, TcpDialect
 from charles.io.deepgtav_options import Camera, DeepGTAVOptions, Tally
 from charles.io.deepgtav_pairs import Data, Pair
-from charles.io.deepgtav_session import BUILD_ADVICE, Session
+from charles.io.deepgtav_session import BUILD_ADVICE, LET_GO_S, Session
 from charles.io.deepgtav_watch import (
     ControlCheck,
     PictureCheck,
@@ -36,7 +36,7 @@ from charles.io.deepgtav_watch import (
 from charles.io.game import Scene, Telemetry, checked_controls, chosen_scene
 from charles.pad_config import ZonesConfig
 from charles.sample import DRIVING_CONTROLS
-from charles.timing import NS_PER_S
+from charles.timing import NS_PER_S, clock_ns
 from charles.town import protocol
 
 DRIVING_FLAGS = 786603
@@ -131,24 +131,24 @@ class DeepGTAVGame:
         self._is_npc_driving = True
         self._dead_in_row = 0
         self._session.is_fruitful()
-        if not self._session.is_open:
+        if self._session.is_open:
+            self._rebuild_or_restart()
+        else:
             self._session.open()
             self._start()
-        elif self._is_restart_due():
-            builds = self._session.counted.builds
-            self._session.restart_game(f"a restart is due after {builds} scenes", "")
-            self._start()
-        else:
-            self._rebuild()
 
     def tick(self) -> Telemetry:
         """See :class:`charles.io.game.Game`.
 
-        Blocks for at most ``timeout_s`` and a reconnect, or until the game is restarted.
+        Blocks for at most ``timeout_s`` and a reconnect, or until the game is restarted; commands
+        are let go of once it has blocked for :data:`charles.io.deepgtav_session.LET_GO_S`.
         """
+        began_s = time.monotonic()
         while True:
             pair = self._next_pair()
             if self._is_blind(pair) or self._is_refused(pair) or self._is_dead_start(pair):
+                if time.monotonic() - began_s > LET_GO_S:
+                    self._let_go()
                 continue
             self._refused_in_row = 0
             self._session.is_fruitful()
@@ -184,9 +184,9 @@ class DeepGTAVGame:
         self._rebuild()
 
     def teleport(self, place: tuple[float, float] | None = None) -> None:
-        """See :class:`charles.io.game.Game`."""
+        """See :class:`charles.io.game.Game`. Restarts the game if that is due."""
         self._scene = replace(self._scene, place=place or self._anywhere())
-        self._rebuild()
+        self._rebuild_or_restart()
 
     def close(self) -> None:
         """See :class:`charles.io.game.Game`."""
@@ -277,6 +277,11 @@ class DeepGTAVGame:
         self._session.send([self._commands(controls)])
         self._sent = controls
 
+    def _let_go(self) -> None:
+        """Nobody sees where the car goes: command nothing, until there is an instant again."""
+        if not self._is_npc_driving:
+            self._command(self._neutral)
+
     def _start(self, *, first: list[bytes] | None = None) -> None:
         """Have a game that is stopped, or that we have just met, build the scene."""
         self._build([*(first or []), *self._dialect.start(self._scenario())])
@@ -285,11 +290,20 @@ class DeepGTAVGame:
         """Have the scene built as it is now wanted; also how a car is put elsewhere."""
         self._build(self._dialect.config(self._scenario()))
 
+    def _rebuild_or_restart(self) -> None:
+        """Have another scene built, by a game that is started anew if it has built too many."""
+        if self._is_restart_due():
+            builds = self._session.counted.builds
+            self._session.restart_game(f"a restart is due after {builds} scenes", "")
+            self._start()
+        else:
+            self._rebuild()
+
     def _build(self, messages: list[bytes]) -> None:
         """Ask for a scene, and forget what belongs to the one before."""
         self._session.send(messages)
         self._session.counted.builds += 1
-        self._session.forget(time.monotonic_ns() + round(self._options.settle_s * NS_PER_S))
+        self._session.forget(clock_ns() + round(self._options.settle_s * NS_PER_S))
         self._acting = self._sent = self._neutral  # a rebuilt scene begins with neutral commands
         self._here = None
         self._refused_in_row = 0
@@ -313,7 +327,7 @@ class DeepGTAVGame:
             GameProtocolError: It answers, but never with a usable pair.
         """
         while True:
-            pair = self._session.take()
+            pair = self._session.take(self._let_go)
             if pair is not None:
                 return pair
             self._stay_here()
@@ -345,7 +359,8 @@ class DeepGTAVGame:
         Raises:
             GameProtocolError: There has been nonsense for too long.
         """
-        data, needs_label = pair.data, self._is_npc_driving and self._has_labels
+        data = pair.data
+        needs_label = self._is_npc_driving and self._has_labels and self._options.needs_labels
         if is_plausible_motion(data) and (not needs_label or self._check.is_possible(data)):
             if needs_label:
                 self._require_believable(pair)
@@ -413,7 +428,7 @@ class DeepGTAVGame:
             captured_ns=pair.captured_ns,
             controls=controls,
             has_controls=is_told,
-            label=controls.copy() if self._is_npc_driving and self._has_labels else None,
+            label=controls.copy() if self._is_npc_driving and is_told else None,
             speed_mps=data.speed,
             purpose=self._purpose.purpose(data.location),
             location=data.location,

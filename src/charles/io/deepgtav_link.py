@@ -7,11 +7,11 @@ handed out is the newest pair and never one that waited in a buffer.
 import select
 import socket
 import threading
-import time
 
 import msgspec
 
 from charles.io.deepgtav_pairs import MAX_DATA_BYTES, Data, LinkLost, Mailbox, OutOfStep, Pair
+from charles.timing import clock_ns
 from charles.town import protocol
 
 SEND_TIMEOUT_S = 5.0
@@ -75,7 +75,7 @@ class TcpLink:
 
     def _read_pair(self) -> None:
         frame = self.pairs.claim()
-        length, captured_ns = self._read_prefix(), time.monotonic_ns()
+        length, captured_ns = self._read_prefix(), clock_ns()
         if length != len(frame):
             raise OutOfStep(f"a frame must have {len(frame)} bytes, got {length}")
         self._read_into(memoryview(frame))

@@ -44,6 +44,9 @@ class DeepGTAVOptions:
     retries: int = 4
     """So many dead starts, restarts, or connections without one good pair, in a row are too
     many."""
+    needs_labels: bool = True
+    """Somebody learns from the NPC's controls: what cannot be its controls is an error. A player
+    drives without them."""
     restart_command: str = ""
     """Restarts the game when it is gone, silent or blind: a command line, run without a shell, that
     ends by itself once the game is on its way. Empty: that is an error instead."""

@@ -5,6 +5,7 @@ user has named a command for that, and otherwise an error that says what to do.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from charles.errors import GameError, GameProtocolError
@@ -12,6 +13,9 @@ from charles.io.deepgtav_dialect import Dialect
 from charles.io.deepgtav_options import DeepGTAVOptions, Tally
 from charles.io.deepgtav_pairs import Link, LinkLost, Mailbox, Pair
 from charles.io.deepgtav_restart import run_restart_command
+
+LET_GO_S = 0.5
+"""How long a command holds while nothing usable comes: a car at 15 m/s is 7 m further."""
 
 MUTE_SHARE = 0.5
 """Share of the longest silence after which a new connection is tried once more."""
@@ -95,8 +99,11 @@ class Session:
         after that which the mod still sends of it."""
         self._open_link().pairs.forget(until_ns, self._dialect.num_stale)
 
-    def take(self) -> Pair | None:
+    def take(self, on_silence: Callable[[], None]) -> Pair | None:
         """The next pair of the present scene.
+
+        Args:
+            on_silence: Called whenever nothing came for :data:`LET_GO_S`.
 
         Returns:
             ``None`` if the connection was made again: the game must be told its scene.
@@ -108,9 +115,10 @@ class Session:
         while True:
             link, began_s = self._open_link(), time.monotonic()
             try:
-                pair = link.pairs.take(0.5)
+                pair = link.pairs.take(LET_GO_S)
                 self._require_readable(link.pairs)
                 if pair is None:
+                    on_silence()
                     self._silent_s += time.monotonic() - began_s
                     self._require_service()
             except LinkLost as err:

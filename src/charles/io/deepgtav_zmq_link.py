@@ -17,6 +17,7 @@ import msgspec
 import zmq
 
 from charles.io.deepgtav_pairs import MAX_DATA_BYTES, Data, LinkLost, Mailbox, OutOfStep, Pair
+from charles.timing import clock_ns
 
 LINGER_MS = 1000
 """How long a close may wait for the last messages to go out."""
@@ -138,7 +139,7 @@ class ZmqLink:
     def _read_pair(self) -> None:
         """One frame and its telemetry; a connection may begin between the two."""
         pixels = self._game.recv(copy=False).buffer
-        captured_ns = time.monotonic_ns()
+        captured_ns = clock_ns()
         if len(pixels) != self.pairs.frame_bytes and bytes(pixels[:1]) == b"{":
             return
         frame = self.pairs.claim()

@@ -63,6 +63,8 @@ class Telemetry:
     """Whether the car is off the road."""
     has_controls: bool = True
     """Whether somebody told ``controls``; where nobody did they are zeros."""
+    is_still: bool = False
+    """Whether the picture was looked at now and is the one of ``captured_ns``, which is past."""
     is_human: bool = False
     """Whether the label is what a person does with a pad of their own."""
 

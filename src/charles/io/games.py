@@ -1,15 +1,23 @@
 """Making the game that a config names. A game from outside needs no entry here."""
 
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from charles.config import FrameConfig, GameConfig
 from charles.errors import require
 from charles.game_config import GameName
 from charles.io.game import Game
 
+if TYPE_CHECKING:
+    from charles.io.deepgtav_options import DeepGTAVOptions
+
 
 def make_game(
-    config: GameConfig, frame: FrameConfig, *, seed: int, restart_command: str = ""
+    config: GameConfig,
+    frame: FrameConfig,
+    *,
+    seed: int,
+    restart_command: str = "",
+    needs_labels: bool = True,
 ) -> Game:
     """The game that ``config`` names; nothing is started before its first ``reset``.
 
@@ -21,6 +29,8 @@ def make_game(
         seed: Seeds what scenes leave open.
         restart_command: Command line that restarts the game, for games that need it. It is the
             user's of this host, never part of a config that came from elsewhere.
+        needs_labels: Whether somebody learns from the game's own driver; a game whose labels cannot
+            be is an error then.
 
     Raises:
         ConfigError: There is no game of that name.
@@ -45,21 +55,24 @@ def make_game(
         from charles.io.metadrive.game import MetaDriveGame
 
         return MetaDriveGame(config, height=frame.height, width=frame.width, seed=seed)
-    return _make_gta(config, frame, seed=seed, restart_command=restart_command)
-
-
-def _make_gta(config: GameConfig, frame: FrameConfig, *, seed: int, restart_command: str) -> Game:
-    """GTA V, through the mod that ``config`` names."""
-    from charles.io.deepgtav import DeepGTAVGame
     from charles.io.deepgtav_options import DeepGTAVOptions
 
-    gta = config.gta
     options = DeepGTAVOptions(
-        car=gta.car,
-        restart_after=gta.restart_after,
+        car=config.gta.car,
+        restart_after=config.gta.restart_after,
         restart_command=restart_command,
-        trust_controls=gta.trust_controls,
+        trust_controls=config.gta.trust_controls,
+        needs_labels=needs_labels,
     )
+    return _make_gta(config, frame, options, seed=seed)
+
+
+def _make_gta(
+    config: GameConfig, frame: FrameConfig, options: "DeepGTAVOptions", *, seed: int
+) -> Game:
+    """GTA V, through the mod that ``config`` names."""
+    from charles.io.deepgtav import DeepGTAVGame
+
     if config.name == "deepgtav":
         return DeepGTAVGame(
             config, height=frame.height, width=frame.width, seed=seed, options=options
@@ -71,6 +84,6 @@ def _make_gta(config: GameConfig, frame: FrameConfig, *, seed: int, restart_comm
         height=frame.height,
         width=frame.width,
         seed=seed,
-        screen=gta.screen,
+        screen=config.gta.screen,
         options=options,
     )

@@ -4,7 +4,6 @@ Nothing is drawn until :meth:`TownGame.grab` asks for it, so an instant whose sa
 costs a fraction of one whose pixels are.
 """
 
-import time
 from dataclasses import replace
 
 import cv2
@@ -15,7 +14,7 @@ from charles.errors import GameError
 from charles.io.capture import CaptureInfo
 from charles.io.game import Scene, Telemetry, checked_controls, chosen_scene
 from charles.sample import DRIVING_CONTROLS
-from charles.timing import InstantClock
+from charles.timing import InstantClock, clock_ns
 from charles.town import VERSION
 from charles.town.habits import Late, answer
 from charles.town.layout import WorldView
@@ -146,7 +145,7 @@ class TownGame:
             raise GameError(f"camera must be one of {CAMERAS}, got {camera!r}.")
         known = CAMERAS[self.cameras.index(camera)]
         self._draw(known, out)
-        return time.monotonic_ns()
+        return clock_ns()
 
     def fade(self, seconds: float, is_out: bool) -> None:
         """See :class:`charles.io.abilities.Fading`."""

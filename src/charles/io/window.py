@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from charles.errors import GameError
+from charles.errors import GameError, WindowHiddenError
 from charles.game_config import WindowConfig
 from charles.io.capture import CaptureInfo
 from charles.io.game import Scene, Telemetry
@@ -27,11 +27,11 @@ from charles.io.human.source import HumanInput
 from charles.io.screen.interleaved import InterleavedSource
 from charles.io.screen.make import make_source
 from charles.io.screen.resize import RESIZER
-from charles.io.screen.source import FrameSource
+from charles.io.screen.source import Capture, FrameSource
 from charles.io.telemetry.make import make_telemetry
 from charles.io.telemetry.source import Reading, TelemetrySource
 from charles.sample import DRIVING_CONTROLS
-from charles.timing import NS_PER_S, RateKeeper
+from charles.timing import NS_PER_S, RateKeeper, clock_ns
 
 _POLL_S = 0.02
 _NOTHING = Reading(0, None, None, None, None)
@@ -42,6 +42,8 @@ class WindowTally:
     """Instants, and why some of them have no label; the first reason counts."""
 
     instants: int = 0
+    hidden: int = 0
+    """The window was covered, minimised or being moved; the picture is the one before."""
     stale: int = 0
     """The picture had not changed for too long."""
     silent: int = 0
@@ -86,8 +88,10 @@ class WindowGame:
         self._config, self._restart = config or WindowConfig(), restart
         self._frame = np.zeros(frames.frame_shape, np.uint8)
         self._keeper: RateKeeper | None = None
-        self._has_frame = self._has_heard = self._is_closed = False
+        self._has_heard = self._is_closed = False
         self._is_expert_driving = True
+        self._captured_ns: int | None = None
+        """Of the newest picture; ``None`` before there is one."""
         self._changed_ns = 0
         self._counted = WindowTally()
 
@@ -139,23 +143,21 @@ class WindowGame:
 
         Raises:
             GameError: There was no reset.
-            CaptureError: The window is gone.
+            CaptureError: The window is gone, or was never seen.
             PadError: The person's pad is gone.
         """
         if self._keeper is None or self._is_closed:
             raise GameError("A game must be reset before it is used, and not after it is closed.")
         self._keeper.wait()
-        capture = self._frames.grab(self._frame)
-        if capture.is_new or not self._has_frame:
-            self._changed_ns = capture.captured_ns
-        self._has_frame = True
+        capture = self._look()
         reading, is_silent = self._heard()
         told = _told(reading)
-        label = self._label(told, reading, is_silent=is_silent)
+        label = self._label(told, reading, is_hidden=capture is None, is_silent=is_silent)
         controls = label if label is not None else told
         known = reading or _NOTHING
         return Telemetry(
-            captured_ns=capture.captured_ns,
+            captured_ns=self._captured_ns or 0,
+            is_still=capture is not None and not capture.is_new,
             controls=np.zeros(len(self.controls), np.float32) if controls is None else controls,
             label=None if label is None else label.copy(),
             speed_mps=known.speed_mps,
@@ -167,7 +169,7 @@ class WindowGame:
 
     def grab(self, out: np.ndarray) -> None:
         """See :class:`charles.io.game.Game`."""
-        if not self._has_frame:
+        if self._captured_ns is None:
             raise GameError("A frame can be grabbed only after a tick.")
         if out.shape != self.frame_shape or out.dtype != np.uint8:
             raise GameError(
@@ -216,6 +218,23 @@ class WindowGame:
             if source is not None:
                 source.close()
 
+    def _look(self) -> Capture | None:
+        """The window as it is now; ``None`` if something hides it that may pass.
+
+        Raises:
+            CaptureError: The window is gone, or was never seen.
+        """
+        try:
+            capture = self._frames.grab(self._frame)
+        except WindowHiddenError:
+            if self._captured_ns is None:
+                raise
+            return None
+        if capture.is_new or self._captured_ns is None:
+            self._changed_ns = capture.captured_ns
+        self._captured_ns = capture.captured_ns
+        return capture
+
     def _await_telemetry(self) -> None:
         """Wait for the first reading ever: a game that is set up wrongly is found out here."""
         if self._telemetry is None or self._has_heard:
@@ -236,13 +255,13 @@ class WindowGame:
         if self._telemetry is None:
             return None, False
         reading = self._telemetry.newest()
-        oldest_ns = time.monotonic_ns() - round(self._config.telemetry.timeout_s * NS_PER_S)
+        oldest_ns = clock_ns() - round(self._config.telemetry.timeout_s * NS_PER_S)
         if reading is None or reading.received_ns < oldest_ns:
             return None, True
         return reading, False
 
     def _label(
-        self, told: np.ndarray | None, reading: Reading | None, *, is_silent: bool
+        self, told: np.ndarray | None, reading: Reading | None, *, is_hidden: bool, is_silent: bool
     ) -> np.ndarray | None:
         """What the expert does at this instant, or ``None`` and a count of the reason."""
         counted = self._counted
@@ -250,8 +269,10 @@ class WindowGame:
         if not self._is_expert_driving:
             return None
         human = self._human.read() if self._human is not None else None
-        age_ns = time.monotonic_ns() - self._changed_ns
-        if age_ns > self._config.max_frame_age_s * NS_PER_S:
+        age_ns = clock_ns() - self._changed_ns
+        if is_hidden:
+            counted.hidden += 1
+        elif age_ns > self._config.max_frame_age_s * NS_PER_S:
             counted.stale += 1
         elif is_silent:
             counted.silent += 1

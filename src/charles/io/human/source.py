@@ -4,7 +4,6 @@ The game reads the pad too, and ignores its dead zone. So a label is not what th
 what the game makes of it: :func:`controls_of`.
 """
 
-import time
 from collections.abc import Hashable
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -13,7 +12,7 @@ import numpy as np
 from charles.human_config import HumanConfig
 from charles.io.deadzones import from_axis
 from charles.pad_config import ZonesConfig
-from charles.timing import NS_PER_S
+from charles.timing import NS_PER_S, clock_ns
 
 _NOISE = 0.02
 """A resting axis may tremble by so much of its range, and stand so far from neutral."""
@@ -124,7 +123,7 @@ class Person:
 
     def reading(self, axes: Axes, buttons: Hashable) -> HumanReading:
         """The reading of what a pad shows now; neutral until it was touched for the first time."""
-        now_ns = time.monotonic_ns()
+        now_ns = clock_ns()
         controls = controls_of(axes, self._zones)
         is_neutral = bool((np.abs(controls) <= _NOISE).all())
         is_active = self._attention.is_held(axes, buttons, now_ns, is_neutral=is_neutral)

@@ -120,7 +120,7 @@ class KeyboardPad:
                 raise PadError("The pad is closed. Make a new one.")
             if self._failure is not None:
                 raise PadError(_lost(self._failure)) from self._failure
-            now_s = time.monotonic()
+            now_s = time.perf_counter()
             for (pulse, _), control in zip(self._pulses, controls, strict=True):
                 pulse.aim(control, now_s)
             try:
@@ -145,7 +145,7 @@ class KeyboardPad:
         """The thread: whenever a press or a release is due, until the pad is closed."""
         with self._changed:
             while self._is_open:
-                now_s = time.monotonic()
+                now_s = time.perf_counter()
                 for pulse, _ in self._pulses:
                     pulse.advance(now_s)
                 try:

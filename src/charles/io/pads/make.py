@@ -9,6 +9,7 @@ from charles.io.calibration import load_calibration
 from charles.io.capture import capture_of
 from charles.io.game import Game
 from charles.io.pads.pad import Pad
+from charles.io.pads.watched import WatchedPad
 from charles.pad_config import PadConfig, ZonesConfig
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def zones_of(config: PadConfig) -> ZonesConfig | None:
 def make_pad(config: PadConfig, game: Game) -> Pad:
     """The pad that ``config`` names, at neutral. Takes 1.5 s where a pad has to be woken up.
 
+    One that would hold its controls for ever is a :class:`charles.io.pads.watched.WatchedPad`.
+
     Args:
         config: Which pad, and how its axes or keys answer.
         game: What is driven: its controls, and for ``command`` its command channel.
@@ -41,6 +44,12 @@ def make_pad(config: PadConfig, game: Game) -> Pad:
         ExtraMissingError: The pad's package is not installed.
         PadError: The system cannot make it; the text says what is missing and the fix.
     """
+    pad = _make_plain(config, game)
+    return pad if config.kind in ("command", "none") else WatchedPad(pad)
+
+
+def _make_plain(config: PadConfig, game: Game) -> Pad:
+    """The pad itself, unwatched."""
     if config.calibration is not None and config.kind in ("command", "virtual", "uinput"):
         return _calibrated(config, config.calibration, game)
     if config.kind == "command":

@@ -18,8 +18,10 @@ from charles.sample import DRIVING_CONTROLS
 class Pad(Protocol):
     """What a player drives with."""
 
-    refused: int
-    """Predictions that were not finite; each was answered with neutral controls."""
+    @property
+    def refused(self) -> int:
+        """Predictions that were not finite; each was answered with neutral controls."""
+        ...
 
     def update(self, controls: np.ndarray) -> None:
         """Hold ``controls``, float32 ``[A]``, until the next call. Must not block for long.

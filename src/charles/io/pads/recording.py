@@ -1,6 +1,5 @@
 """The pad that drives nothing and remembers what it was told."""
 
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 from charles.errors import PadError, require
 from charles.io.pads.pad import clamped
 from charles.sample import DRIVING_CONTROLS
+from charles.timing import clock_ns
 
 
 class Recorded(NamedTuple):
@@ -57,4 +57,4 @@ class RecordingPad:
     def _record(self, values: np.ndarray) -> None:
         if not self._is_open:
             raise PadError("The pad is closed. Make a new one.")
-        self.updates.append(Recorded(time.monotonic_ns(), values))
+        self.updates.append(Recorded(clock_ns(), values))

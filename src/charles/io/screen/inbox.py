@@ -1,7 +1,6 @@
 """Where pictures wait that are pushed by a thread of somebody else's."""
 
 import threading
-import time
 
 import numpy as np
 
@@ -9,6 +8,7 @@ from charles.errors import CaptureError
 from charles.io.screen.resize import Resizer, check_frame
 from charles.io.screen.source import Capture
 from charles.io.screen.watch import Watch
+from charles.timing import clock_ns
 
 
 class Inbox:
@@ -59,5 +59,5 @@ class Inbox:
             np.copyto(out, self._newest)
             is_known, self._taken_ns = self._captured_ns == self._taken_ns, self._captured_ns
             if is_known:
-                return self.watch.see_again(time.monotonic_ns())
+                return self.watch.see_again(clock_ns())
             return self.watch.see(out, self._captured_ns)

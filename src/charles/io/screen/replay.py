@@ -1,6 +1,5 @@
 """A recording in the place of a screen, with the times of its own pictures."""
 
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from charles.io.screen.resize import Resizer, check_frame
 from charles.io.screen.source import Capture
 from charles.io.screen.watch import Watch
 from charles.screen_config import ScreenConfig
-from charles.timing import NS_PER_S
+from charles.timing import NS_PER_S, clock_ns
 
 
 class Picture(NamedTuple):
@@ -66,7 +65,7 @@ class ReplaySource:
             CaptureError: The recording is at its end or broken, or ``out`` has another shape.
         """
         check_frame(out, self.frame_shape)
-        now_ns = time.monotonic_ns()
+        now_ns = clock_ns()
         if self._started_ns is None:
             self._started_ns = now_ns
             self._step()

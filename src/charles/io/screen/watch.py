@@ -4,14 +4,13 @@ A screen can be read at any time, whether or not the game has drawn since. A pic
 one before is a *duplicate*; once a picture is older than a limit it is *stale*.
 """
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from charles.errors import require
 from charles.io.screen.source import Capture
-from charles.timing import NS_PER_S
+from charles.timing import NS_PER_S, clock_ns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +73,12 @@ class Watch:
 
     def is_stale(self, now_ns: int | None = None) -> bool:
         """Whether the newest picture is older than the limit, now or at a time."""
-        now_ns = time.monotonic_ns() if now_ns is None else now_ns
+        now_ns = clock_ns() if now_ns is None else now_ns
         return self._pictures > 0 and now_ns - self._captured_ns > self._max_age_ns
 
     def report(self) -> WatchReport:
         """The counts so far."""
-        age_ns = time.monotonic_ns() - self._captured_ns if self._pictures else 0
+        age_ns = clock_ns() - self._captured_ns if self._pictures else 0
         return WatchReport(
             pictures=self._pictures,
             duplicates=self._duplicates,

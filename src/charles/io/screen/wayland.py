@@ -22,7 +22,7 @@ from charles.io.screen.resize import Resizer, check_frame
 from charles.io.screen.source import Capture
 from charles.io.screen.watch import Watch
 from charles.screen_config import ScreenConfig
-from charles.timing import NS_PER_S
+from charles.timing import NS_PER_S, clock_ns
 
 DIALOGUE_S = 120.0
 """How long the user may take to choose."""
@@ -82,7 +82,7 @@ class WaylandSource:
             raise CaptureError("The capture is closed. Make a new one.")
         wait_s = 0.0 if self._has_picture else FIRST_S
         sample = self._sink.emit("try-pull-sample", round(wait_s * NS_PER_S))
-        arrived_ns = time.monotonic_ns()
+        arrived_ns = clock_ns()
         if sample is None:
             self._require_alive()
             np.copyto(out, self._last)

@@ -17,6 +17,7 @@ from charles.io.screen.source import Capture
 from charles.io.screen.watch import Watch
 from charles.io.screen.win32 import Win32Window
 from charles.screen_config import ScreenConfig
+from charles.timing import clock_ns
 
 FIRST_S = 5.0
 """How long the first picture may take."""
@@ -62,10 +63,10 @@ class DxcamSource:
         if self._camera is None:
             raise CaptureError("The capture is closed. Make a new one.")
         area = self._fixed if self._window is None else self._window.area()
-        asked_ns = time.monotonic_ns()
+        asked_ns = clock_ns()
         pixels = self._take(area)
         while pixels is None and self._last is None:
-            if time.monotonic_ns() - asked_ns > FIRST_S * 1e9:
+            if clock_ns() - asked_ns > FIRST_S * 1e9:
                 raise CaptureError(f"No picture came in {FIRST_S} s. Is the screen switched off?")
             time.sleep(POLL_S)
             pixels = self._take(area)
@@ -134,7 +135,7 @@ class WindowsCaptureSource:
         # The library knows its callbacks by these names.
         @capture.event
         def on_frame_arrived(frame: Any, capture_control: Any) -> None:
-            arrived_ns = time.monotonic_ns()
+            arrived_ns = clock_ns()
             try:
                 self.inbox.put(self._crop(frame.frame_buffer), arrived_ns)
             except CaptureError as err:  # for the grabbing thread

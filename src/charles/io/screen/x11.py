@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from charles.io.screen.source import Capture
 from charles.io.screen.watch import Watch
 from charles.io.screen.x11_windows import FollowedWindow, no_display
 from charles.screen_config import ScreenConfig
+from charles.timing import clock_ns
 
 MOST_TRIES = 5
 """Grabs of a window that moves while it is grabbed."""
@@ -97,7 +97,7 @@ class X11Source:
         raise WindowHiddenError(f"The window keeps moving, last to {area}. Let it stand still.")
 
     def _take(self, area: Rectangle) -> tuple[np.ndarray, int]:
-        asked_ns = time.monotonic_ns()
+        asked_ns = clock_ns()
         try:
             picture = self._screen.grab(area._asdict())
         except AssertionError as err:  # how mss takes it that the server does not answer

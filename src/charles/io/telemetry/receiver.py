@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from charles.errors import GameError, GameProtocolError
 from charles.io.telemetry.source import Reading
-from charles.timing import NS_PER_S
+from charles.timing import NS_PER_S, clock_ns
 
 Read = Callable[[bytes, int], Reading | None]
 """From what came, and when, to the newest reading; ``None`` while a stream has no new one. Raises
@@ -36,7 +36,7 @@ class _Inbox:
         """Read what came just now and keep the reading, or what is wrong with it."""
         self.received += 1
         try:
-            reading = read(data, time.monotonic_ns())
+            reading = read(data, clock_ns())
         except GameProtocolError as err:
             self.malformed += 1
             self.last_malformed = str(err)
@@ -46,7 +46,7 @@ class _Inbox:
     def explain(self, where: str, trouble: str) -> str:
         """What came from ``where``, as a sentence without its full stop."""
         if self.newest is not None:
-            age_s = (time.monotonic_ns() - self.newest.received_ns) / NS_PER_S
+            age_s = (clock_ns() - self.newest.received_ns) / NS_PER_S
             text = f"the last reading from {where} came {age_s:.1f} s ago"
         elif self.received:
             text = f"what came from {where} could not be read"
