@@ -21,6 +21,7 @@ from charles.errors import CheckpointError, ExtraMissingError, GameError, PadErr
 from charles.io.game import Scene
 from charles.io.pads.command import CommandPad
 from charles.io.pads.recording import RecordingPad
+from charles.io.pads.watched import WatchedPad
 from charles.io.town import TownGame
 from charles.options import PlayOptions
 from charles.pad_config import PadConfig
@@ -30,6 +31,7 @@ from charles.player import Player
 from charles.policy import Policy
 from charles.run import write_run
 from charles.server import Server
+from charles.sight import LOST_S
 from charles.spectators import Spectators
 from charles.stage_log import STAGES, StageLog
 from charles.staging import Staged, Stager
@@ -178,9 +180,70 @@ class Hiccup(TownGame):
         telemetry = super().tick()
         if self.trouble == "old":
             return replace(telemetry, captured_ns=telemetry.captured_ns - 10**9)
+        if self.trouble == "still":
+            return replace(telemetry, captured_ns=telemetry.captured_ns - 10**9, is_still=True)
+        if self.trouble == "slow":
+            time.sleep(2 * LOST_S)
+            return replace(telemetry, captured_ns=time.monotonic_ns())
         if self.trouble == "gone":
             raise GameError("The game must send an instant every 2 s, got none.")
         return telemetry
+
+
+def test_a_car_that_stands_before_a_still_picture_is_driven_on(run, policy):
+    game = Hiccup(replace(run.config.game, is_realtime=True), height=36, width=64, seed=0)
+    player, _, pad = make_player(run, policy, game)
+    player.begin(SCENE)
+    game.trouble = "still"
+    player.tick()
+    assert player.tally.lost == 0
+    assert pad.updates[-1].controls.any()
+
+
+def test_the_pad_is_let_go_of_while_the_game_says_nothing(run, policy):
+    game = Hiccup(replace(run.config.game, is_realtime=True), height=36, width=64, seed=0)
+    below = RecordingPad()
+    with closing(WatchedPad(below)) as pad:
+        player, _, _ = make_player(run, policy, game, pad)
+        player.begin(SCENE)
+        player.tick()
+        game.trouble = "slow"
+        player.tick()
+        assert pad.lapses == 1
+    assert player.tally.stalls == 1
+    held, let_go, after = list(below.updates)[-4:-1]  # the last is of closing
+    assert held.controls.any()
+    assert not let_go.controls.any()
+    assert let_go.time_ns - held.time_ns < 2 * LOST_S * 1e9
+    assert after.controls.any()
+
+
+class Slow(TownGame):
+    """A Town that takes its time for a scene."""
+
+    is_building = False
+
+    def teleport(self, place=None):
+        super().teleport(place)
+        self.is_building = True
+
+    def tick(self):
+        if self.is_building:
+            time.sleep(0.4)
+            self.is_building = False
+        return super().tick()
+
+
+def test_a_scene_that_is_built_for_a_stuck_car_makes_nobody_late(run, policy):
+    stuck = UnstuckConfig(window_s=0.3, distance_m=1000.0)
+    game = Slow(replace(run.config.game, is_realtime=True), height=36, width=64, seed=0)
+    player, _, _ = make_player(run, policy, game, unstuck=stuck)
+    player.begin(SCENE)
+    while not player.tally.unstucks:
+        player.tick()
+    missed = player.keeper.missed
+    player.tick()
+    assert player.keeper.missed - missed < 0.4 * 30 / 2
 
 
 def test_lost_frames_let_go_of_the_pad(run, policy):

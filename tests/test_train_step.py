@@ -184,6 +184,19 @@ assert rig.step_fn._cache_size() == 1
 leaves = jax.tree.leaves(rig.state.params)
 assert all(len(leaf.sharding.device_set) == 2 for leaf in leaves)
 np.savez({file!r}, *map(np.asarray, leaves))
+
+from dataclasses import replace
+from charles.errors import ConfigError
+from charles.learner import Learner
+from charles.presets import tiny
+
+config = tiny()
+try:
+    Learner(replace(config, outputs=config.outputs[:1], batch_size=7))
+except ConfigError as err:
+    assert "batch_size must be a multiple of the devices (2), got 7" in str(err)
+else:
+    raise AssertionError("an uneven batch was taken")
 """
 
 

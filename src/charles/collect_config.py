@@ -11,7 +11,7 @@ class PerturbConfig:
     """Pushing the car off the expert's path, so that its way back is recorded."""
 
     every_s: float = 4.0
-    """Mean time between two pushes; 0 switches them off."""
+    """Mean time from the end of a push to the next; 0 switches them off."""
     duration_s: tuple[float, float] = (0.3, 1.0)
     """Shortest and longest push."""
     steering: float = 0.5

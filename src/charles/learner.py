@@ -44,6 +44,16 @@ class Restored:
     data_state: dict[str, np.ndarray]
 
 
+def _require_even(config: TrainConfig, num_devices: int) -> None:
+    """Refuse a batch that cannot be dealt to all devices."""
+    rule = f"be a multiple of the devices ({num_devices})"
+    if config.accumulate > 1:
+        rule += f" times accumulate ({config.accumulate})"
+    is_even = config.batch_size % (config.accumulate * num_devices) == 0
+    fix = "Or hide devices from JAX, for example by CUDA_VISIBLE_DEVICES=0."
+    require(is_even, "batch_size", rule, config.batch_size, fix)
+
+
 class Learner:
     """Holds the training state and steps it. Use from one thread, :meth:`put` apart.
 
@@ -59,6 +69,7 @@ class Learner:
         self.network = make_network(config.network, spec, outputs, dtype=dtype)
         optimizer = make_optimizer(config.optimizer, frozen=config.network.frozen)
         mesh = make_mesh()
+        _require_even(config, mesh.size)
         self._sharding, self._everywhere = batch_sharding(mesh), state_sharding(mesh)
         self.state: TrainState = make_state(
             self.network,

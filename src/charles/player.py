@@ -372,6 +372,8 @@ class Player:
         self.tally.unstucks += 1
         self._let_go()
         self._relocation.begin()
+        if self._game.is_realtime and not self._relocation.is_under_way:
+            self._game.tick()  # a scene that is built anew takes its time, for which nobody is late
         self._restart()
 
     def _pass(self) -> None:

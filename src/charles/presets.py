@@ -34,7 +34,7 @@ def default() -> TrainConfig:
 
 
 def town_small() -> TrainConfig:
-    """Half the frame size and buffers of 5,000: about 0.6 GB of memory; for a laptop."""
+    """Half the frame size and buffers of 5,000: about 0.8 GB of memory; for a laptop."""
     return TrainConfig(
         frame=FrameConfig(height=144, width=256),
         data=DataConfig(buffer_capacity=5_000),

@@ -6,8 +6,8 @@ then let go, so that seconds of driving are not learned by heart for hours. Thos
 drawn come first, the oldest of them in front: what a person shows is in a batch at once. All others
 are drawn at random, none twice in a batch.
 
-Everything that decides the next draw is part of :meth:`HumanBuffer.state`. The draws of the
-outputs' buffers do not depend on it: they have a generator of their own.
+Everything that decides the next draw is part of :meth:`HumanBuffer.state`. It has a generator of
+its own; but what it gives to a batch the outputs' buffers do not, so that their later draws differ.
 
 Not locked: the caller keeps threads apart.
 """
