@@ -13,6 +13,7 @@ CHECKS = (
     ("format", ["-m", "ruff", "format", "--check", "."]),
     ("lint", ["-m", "ruff", "check", "."]),
     ("types", ["-m", "pyright"]),
+    ("types on Windows", ["-m", "pyright", "--pythonplatform", "Windows", "src", "bin"]),
     ("tests", ["-m", "pytest", "-q", *_TWO_AT_A_TIME]),
 )
 

@@ -200,6 +200,35 @@ def test_a_car_that_stands_before_a_still_picture_is_driven_on(run, policy):
     assert pad.updates[-1].controls.any()
 
 
+class Mute:
+    """A policy whose server answers once."""
+
+    def __init__(self, policy):
+        self._policy, self.num_answers = policy, 0
+
+    def __getattr__(self, name):
+        return getattr(self._policy, name)
+
+    def predict(self, inputs):
+        self.num_answers += 1
+        return self._policy.predict(inputs) if self.num_answers < 3 else None
+
+
+def test_a_standing_car_is_not_driven_by_a_server_that_is_gone(run, policy):
+    game = Hiccup(replace(run.config.game, is_realtime=True), height=36, width=64, seed=0)
+    player, _, pad = make_player(run, policy, game)
+    player.policy = Mute(policy)
+    player.begin(SCENE)
+    game.trouble = "still"
+    player.tick()
+    assert pad.updates[-1].controls.any()
+    ends_s = time.monotonic() + 2 * LOST_S
+    while time.monotonic() < ends_s:
+        player.tick()
+    assert not pad.updates[-1].controls.any()
+    assert player.is_lost
+
+
 def test_the_pad_is_let_go_of_while_the_game_says_nothing(run, policy):
     game = Hiccup(replace(run.config.game, is_realtime=True), height=36, width=64, seed=0)
     below = RecordingPad()
@@ -235,14 +264,16 @@ class Slow(TownGame):
 
 
 def test_a_scene_that_is_built_for_a_stuck_car_makes_nobody_late(run, policy):
-    stuck = UnstuckConfig(window_s=0.3, distance_m=1000.0)
+    stuck = UnstuckConfig(window_s=0.3, distance_m=1000.0, fade_s=0.0)
     game = Slow(replace(run.config.game, is_realtime=True), height=36, width=64, seed=0)
     player, _, _ = make_player(run, policy, game, unstuck=stuck)
     player.begin(SCENE)
     while not player.tally.unstucks:
         player.tick()
+    assert not game.is_building  # it was waited for
     missed = player.keeper.missed
     player.tick()
+    player.tick()  # which counts what the one before was late
     assert player.keeper.missed - missed < 0.4 * 30 / 2
 
 

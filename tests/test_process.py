@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,13 +21,13 @@ def fail(text):
 def wait_for_stop(begun=None):
     stop = stop_on_signals()
     if begun is not None:
-        begun.touch()
+        Path(begun).touch()
     stop.wait()
 
 
 def ignore_everything(begun):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    begun.touch()
+    Path(begun).touch()
     while True:
         time.sleep(0.1)
 
@@ -76,13 +77,23 @@ def test_a_deaf_worker_is_killed_in_time(tmp_path):
     assert not worker.is_alive
 
 
+def test_a_worker_that_its_owner_forgot_stops(tmp_path):
+    begun = tmp_path / "begun"
+    worker = Worker("forgotten", wait_for_stop, begun)
+    child = psutil.Process(worker.pid)
+    until(begun.exists)
+    del worker
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
 PARENT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from test_process import {target}
 from charles.process import Worker
 if __name__ == "__main__":
-    print(Worker("child", {target}).pid, flush=True)
+    child = Worker("child", {target}, sys.argv[1])  # whose lifeline goes with it
+    print(child.pid, flush=True)
     time.sleep(60)
 """
 
@@ -92,9 +103,14 @@ if __name__ == "__main__":
 def test_no_worker_outlives_a_killed_parent(target, tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT.format(tests=os.path.dirname(__file__), target=target.__name__))
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    begun = tmp_path / "begun"
+    command = [sys.executable, str(script), str(begun)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
+    until(begun.exists)
+    assert child.is_running()
+    assert child.status() != psutil.STATUS_ZOMBIE
     parent.kill()
     parent.wait()
     parent.stdout.close()

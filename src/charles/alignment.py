@@ -35,12 +35,16 @@ class Delay(Generic[Item]):
     def add(self, time_ns: int, item: Item) -> Item | None:
         """Take the present item and return the one nearest to a delay ago.
 
+        An item of the same time as the one before takes its place.
+
         Returns:
             ``None`` while there is none that old, as at the start of an episode.
         """
-        if not self.delay_ns:  # also where two items have the same time
+        if not self.delay_ns:
             self._items.clear()
         items, wanted_ns = self._items, time_ns - self.delay_ns
+        if items and items[-1][0] == time_ns:
+            items.pop()
         period_ns = time_ns - items[-1][0] if items else 0
         items.append((time_ns, item))
         self._is_full = self._is_full or items[0][0] - wanted_ns <= 0.5 * period_ns
@@ -87,6 +91,7 @@ class Alignment:
     def __init__(self, offset_ms: float) -> None:
         self._is_frame_late = offset_ms >= 0
         self._delay: Delay[Paired] = Delay(round(abs(offset_ms) * 1e6))
+        self._newest_ns = -1
 
     @property
     def needs_every_frame(self) -> bool:
@@ -102,9 +107,13 @@ class Alignment:
             frame: The present frame, copied if it has to wait.
 
         Returns:
-            ``None`` while nothing is that old, as at the start of an episode.
+            ``None`` while nothing is that old, as at the start of an episode; and where frames have
+            to be told apart by their time, for a frame that came already.
         """
-        now_ns = telemetry.captured_ns
+        now_ns, newest_ns = telemetry.captured_ns, self._newest_ns
+        self._newest_ns = now_ns
+        if self._delay.delay_ns and now_ns == newest_ns:
+            return None
         kept = frame.copy() if self.needs_every_frame else None
         present = Paired(telemetry, telemetry.label, flag, kept, now_ns, now_ns)
         if not self._delay.delay_ns:
@@ -119,3 +128,4 @@ class Alignment:
     def clear(self) -> None:
         """Forget the past, as after a jump of the car."""
         self._delay.clear()
+        self._newest_ns = -1

@@ -31,6 +31,7 @@ from charles.io.deadzones import to_axis
 from charles.io.game import Game, Scene, Telemetry
 from charles.io.games import make_game as make_known_game
 from charles.io.pads.make import make_device
+from charles.io.pads.watched import PATIENCE_S, Watch
 from charles.io.pads.xbox import LET_GO_S, NEUTRAL, WAKE_UP_S, PadReport, XboxDevice
 from charles.latency_offset import Found, Pulse, find, in_ms, shifts, spread
 from charles.options import CalibrateOptions
@@ -58,20 +59,41 @@ class Rig:
 
     game: Game
     device: XboxDevice
+    watch: Watch
     period_s: float
     last: Telemetry | None = None
     _shown: PadReport = NEUTRAL
 
     def show(self, report: PadReport) -> None:
         """Hold axes; says nothing to the game that it holds already."""
-        if report != self._shown:
-            self.device.show(report)
-            self._shown = report
+        with self.watch.lock:
+            if report != self._shown:
+                self.device.show(report)
+                self._shown = report
+            self._renew()
 
     def tick(self) -> Telemetry:
-        """The next instant."""
+        """The next instant.
+
+        Raises:
+            CalibrationError: The game was silent for so long that the pad was let go of.
+        """
         self.last = self.game.tick()
+        with self.watch.lock:
+            if self.watch.lapses:
+                raise CalibrationError(
+                    f"The game must send instants all the time, but sent none for {PATIENCE_S:g} s "
+                    "while the pad was held. Look what holds it up, and measure again."
+                )
+            self._renew()
         return self.last
+
+    def _renew(self) -> None:
+        """A stepped game waits with its car."""
+        if self._shown != NEUTRAL and self.game.is_realtime:
+            self.watch.renew()
+        else:
+            self.watch.rest()
 
     def hold(self, report: PadReport, seconds: float) -> list[Telemetry]:
         """Hold axes for so long; the instants of that time, the first apart."""
@@ -161,9 +183,15 @@ def _as_measured(config: GameConfig) -> GameConfig:
 def _rig(game: Game, options: CalibrateOptions) -> Iterator[Rig]:
     """A game that is started, with the pad in hand; both are let go of at the end, however."""
     device = make_device(options.pad, game)
+
+    def let_go() -> None:
+        with suppress(Exception):  # game or driver may have gone first, and hold nothing then
+            device.show(NEUTRAL)
+
+    watch = Watch(let_go)
     try:
         game.reset(Scene(weather="clear", time_of_day_h=12.0, traffic=0.0, seed=options.seed))
-        rig = Rig(game, device, 1.0 / options.rate_hz)
+        rig = Rig(game, device, watch, 1.0 / options.rate_hz)
         rig.tick()
         game.set_npc(False)
         device.show(NEUTRAL)
@@ -172,9 +200,9 @@ def _rig(game: Game, options: CalibrateOptions) -> Iterator[Rig]:
         rig.tick()
         yield rig
     finally:
-        with suppress(Exception):  # game or driver may have gone first, and hold nothing then
-            device.show(NEUTRAL)
-            time.sleep(LET_GO_S)
+        watch.close()
+        let_go()
+        time.sleep(LET_GO_S)
         with suppress(Exception):
             device.close()
 

@@ -158,8 +158,8 @@ class Intake:
         self._lock = threading.Lock()
         self._lanes: set[int] = set()
         self._is_started = False
-        self._left: list[int] = []
-        """Lanes of collectors that were gone before the start."""
+        self._early: list[np.ndarray] = []
+        """What collectors had published that were gone before the start."""
         self._weathers: Counter[str] = Counter(dict.fromkeys(config.game.weathers, 0))
         self._received = self._foreign = 0
         self._stop = threading.Event()
@@ -170,8 +170,8 @@ class Intake:
         """Begin to take in what collectors publish."""
         with self._lock:
             self._is_started = True
-            for collector_id in self._left:
-                self._close_lane(collector_id)
+            for slots in self._early:
+                self._take(slots)
         self._thread.start()
 
     def open_lane(self, collector_id: int) -> LaneSpec:
@@ -188,19 +188,18 @@ class Intake:
     def close_lane(self, collector_id: int) -> None:
         """Keep what a collector that is gone had published, and take all its slots back.
 
-        Before :meth:`start` that is put off: the buffers may be being refilled.
+        Before :meth:`start` the buffers are left alone, as they may be being refilled.
         """
         with self._lock:
-            if self._is_started:
-                self._close_lane(collector_id)
-            else:
-                self._left.append(collector_id)
-
-    def _close_lane(self, collector_id: int) -> None:
-        if collector_id in self._lanes:
+            if collector_id not in self._lanes:
+                return
             self._lanes.remove(collector_id)
             try:
-                self._take(self.exchange.poll(collector_id))
+                slots = self.exchange.poll(collector_id)
+                if self._is_started:
+                    self._take(slots)
+                else:
+                    self._early.append(slots)
             finally:
                 self.exchange.close_lane(collector_id)
 
@@ -444,7 +443,7 @@ class Intake:
 
 
 def _most_kept(config: TrainConfig) -> int:
-    """Used-up samples whose files may wait until two more checkpoints are written."""
+    """Used-up samples whose files may wait until the next checkpoint is written."""
     return max(50_000, 3 * config.batch_size * config.checkpoint.every_steps)
 
 

@@ -1,5 +1,6 @@
 """What learns: network, optimiser, state, the jitted step and its checkpoints, put together."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from charles.checkpoint import Checkpoints
 from charles.config import TrainConfig
-from charles.contract import CaptureContract, as_data
+from charles.contract import ACCEPT, CaptureContract, as_data
 from charles.data.device import put
 from charles.errors import CharlesError, ContractError, require
 from charles.hot import HotValues
@@ -172,22 +173,27 @@ class Learner:
             return None
         require(resume, "run_dir", "hold no checkpoint yet", str(self.checkpoints.directory.parent),
                 f"Go on from step {step} with --resume, or name another --run-dir.")  # fmt: skip
-        if not accepts_contract:
-            self._require_same_settings(step)
+        self._require_same_settings(step, is_accepted=accepts_contract)
         self.state, data_state = self.checkpoints.restore(self.state, step)
         self.step_number = step
         return Restored(step, data_state)
 
-    def _require_same_settings(self, step: int) -> None:
+    def _require_same_settings(self, step: int, *, is_accepted: bool) -> None:
         """Refuse settings whose change no shape tells, and every parameter depends on."""
         learned = self.checkpoints.contract(step)
         changed = contract_differences(learned, self._contract)
-        if changed:
+        if not changed:
+            return
+        text = (
+            f"A run that goes on must keep the settings that checkpoint {step} has learned with, "
+            f"got {'; '.join(changed)}."
+        )
+        if not is_accepted:
             raise ContractError(
-                f"A run that goes on must keep the settings that checkpoint {step} has learned "
-                f"with, got {'; '.join(changed)}. Leave them, start a new run that takes the "
-                "parameters over (--transfer all=RUN), or go on by --accept-contract."
+                f"{text} Leave them, start a new run that takes the parameters over "
+                f"(--transfer all=RUN), {ACCEPT}."
             )
+        print(f"warning: {text} Accepted.", file=sys.stderr, flush=True)
 
     def _transfer(self) -> None:
         """Begin with what the configuration names of earlier runs and weight files."""

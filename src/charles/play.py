@@ -411,8 +411,7 @@ class _Viewer:
     def _view(self, player: Player) -> PlayView:
         names = player.policy.spec.controls
         back = map(str, player.rollback.rollbacks[-1:])
-        lost = "nothing new is seen: the pad is let go of" if player.is_lost else ""
-        notes = (lost, *_person_notes(player), self._note(), *back)
+        notes = (player.sight_note(), *_person_notes(player), self._note(), *back)
         return PlayView(
             predictions=player.predictions,
             translated={

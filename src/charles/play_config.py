@@ -67,7 +67,8 @@ class PlayConfig:
     rollback: RollbackConfig = field(default_factory=RollbackConfig)
 
     def __post_init__(self) -> None:
-        require(self.rate_hz > 0, "play.rate_hz", "be positive", self.rate_hz)
+        require(self.rate_hz >= 5, "play.rate_hz", "be 5 or more", self.rate_hz,
+                "Slower, pictures would be too old to drive by.")  # fmt: skip
         require(0 <= self.smoothing < 1, "play.smoothing", "lie in [0, 1)", self.smoothing)
         require(0 <= self.longest_hold < 1, "play.longest_hold", "lie in [0, 1)",
                 self.longest_hold)  # fmt: skip

@@ -16,6 +16,7 @@ from charles.alignment import Delay
 from charles.config import TrainConfig
 from charles.controls import ControlFilter
 from charles.human_samples import HumanSamples, HumanTally
+from charles.io.abilities import Troubled
 from charles.io.game import Game, Scene, Telemetry
 from charles.io.pads.pad import Pad, SpeedAware, applied_by
 from charles.observer import Inputs, Observer
@@ -181,8 +182,8 @@ class Player:
         self.step = -1
         self.is_lost = False
         """Whether the last instant was too old to drive by."""
-        self._predicted_ns = 0
-        """Capture time of the instant that the controls follow from."""
+        self._predicted_ns = self._answered_ns = 0
+        """Capture time of the instant that the controls follow from, and when they were ready."""
         self.predictions: dict[str, float] = {}
         self.controls = np.zeros(len(policy.spec.controls), np.float32)
         self.policy = policy
@@ -260,6 +261,7 @@ class Player:
             self.tally.unanswered += 1
         else:
             self.predictions, self._predicted_ns = predictions, captured_ns
+            self._answered_ns = clock_ns()
             self.controls = self._filter.apply(predictions)
         if self._speed_aware is not None:
             self._speed_aware.at_speed(telemetry.speed_mps)
@@ -268,13 +270,13 @@ class Player:
 
     def _act(self, telemetry: Telemetry) -> None:
         """Put the controls on the pad, or let go of it where they cannot be trusted."""
+        self.is_lost = False
         self._turn = self._takeover.step() if self._takeover is not None else None
         if self._takeover is not None and self._turn is not None:
             self._let_person_drive(self._turn, passes_through=self._takeover.passes_through)
             return
-        self.is_lost = not self._predicted_ns or is_lost(
-            _age_s(self._predicted_ns), is_still=telemetry.is_still, speed_mps=telemetry.speed_mps
-        )
+        is_unanswered = _age_s(self._answered_ns) > LOST_S
+        self.is_lost = is_unanswered or is_lost(_age_s(self._predicted_ns), telemetry)
         is_finite = bool(np.isfinite(self.controls).all())
         self.tally.lost += self.is_lost
         self.tally.not_finite += not is_finite
@@ -398,7 +400,7 @@ class Player:
 
     def _restart(self) -> None:
         """A wanted pause begins or is over: forget what was before it."""
-        self._predicted_ns = 0
+        self._predicted_ns = self._answered_ns = 0
         self._observer.restart()
         self._told.clear()
         self._acted.clear()
@@ -414,6 +416,13 @@ class Player:
     def is_human_driving(self) -> bool:
         """Whether a person drove at the last tick."""
         return self._turn is not None
+
+    def sight_note(self) -> str:
+        """What is to be said where the game is not seen; empty where it is."""
+        if not self.is_lost:
+            return ""
+        trouble = self._game.trouble if isinstance(self._game, Troubled) else ""
+        return f"the pad is let go of: {trouble or 'nothing new is seen'}"
 
     def person_note(self) -> str:
         """What is to be said of a person who may take the wheel; empty where there is nothing."""
@@ -443,5 +452,5 @@ class Player:
         )
 
 
-def _age_s(captured_ns: int) -> float:
-    return (clock_ns() - captured_ns) / NS_PER_S
+def _age_s(time_ns: int) -> float:
+    return (clock_ns() - time_ns) / NS_PER_S

@@ -16,10 +16,16 @@ from contextlib import suppress
 from multiprocessing.connection import Connection as Pipe
 from types import FrameType
 
+import psutil
+
 from charles.errors import WorkerError
 
 JOIN_S = 8.0
 """How long a worker is given to leave by itself before it is terminated."""
+
+
+_is_asked = threading.Event()
+"""Whether this process was asked to stop."""
 
 
 def stop_on_signals() -> threading.Event:
@@ -32,6 +38,7 @@ def stop_on_signals() -> threading.Event:
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         stop.set()
+        _is_asked.set()
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else
                       signal.SIG_DFL)  # fmt: skip
 
@@ -39,7 +46,7 @@ def stop_on_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, on_signal)
     if sys.platform == "win32":
         signal.signal(signal.SIGBREAK, on_signal)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+    elif signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, on_signal)
     return stop
 
@@ -54,8 +61,10 @@ def interrupt_on_end() -> None:
 
 
 def lower_priority(niceness: int) -> None:
-    """Let others go first: raise this process's niceness, where the system has one."""
-    if hasattr(os, "nice"):
+    """Let others go first: raise this process's niceness; Windows has one step of it."""
+    if sys.platform == "win32":
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
         os.nice(niceness)
 
 
@@ -78,16 +87,23 @@ def _leave_with(lifeline: Pipe) -> None:
     """
     with suppress(EOFError, OSError):
         lifeline.recv_bytes()
-    if sys.platform == "win32":
-        signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once
-    else:
-        os.kill(os.getpid(), signal.SIGTERM)
+    if not _is_asked.is_set():  # who is asked twice ends at once
+        _ask_to_stop()
     time.sleep(JOIN_S)
     os._exit(1)
 
 
+def _ask_to_stop() -> None:
+    if sys.platform == "win32":
+        signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Worker:
     """A spawned process that runs one function and reports how it ended.
+
+    It stops when this object goes, at the latest.
 
     Args:
         name: For people and for error texts.

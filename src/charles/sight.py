@@ -1,5 +1,7 @@
 """Whether a player still sees what it drives through."""
 
+from charles.io.game import Telemetry
+
 LOST_S = 0.5
 """Age of an instant from which on its pixels count as lost: a car at 15 m/s is 7 m further."""
 
@@ -10,22 +12,24 @@ STANDING_MPS = 0.5
 """A car that is slower stands."""
 
 
-def is_lost(age_s: float, *, is_still: bool, speed_mps: float | None) -> bool:
+def is_lost(age_s: float, telemetry: Telemetry) -> bool:
     """Whether nobody should drive by a picture.
 
-    A picture that stays the same is what a standing car sees, and what is left of a game that
-    hangs. Where the speed is known it tells one from the other. Where it is not, driving is tried
-    for :data:`LOST_S` every :data:`NUDGE_S`: a car that stands must be able to start.
+    One that cannot be looked at is lost at once, as keys would reach what covers it. One that stays
+    the same is what a standing car sees, and what is left of a game that hangs. Where the speed is
+    known it tells one from the other. Where it is not, driving is tried for :data:`LOST_S` every
+    :data:`NUDGE_S`: a car that stands must be able to start.
 
     Args:
         age_s: How long ago it was captured.
-        is_still: Whether it was looked at now, and had not changed.
-        speed_mps: The car's speed, ``None`` if nobody tells it.
+        telemetry: What is told of the instant.
     """
+    if telemetry.is_hidden:
+        return True
     if age_s <= LOST_S:
         return False
-    if not is_still:
+    if not telemetry.is_still:
         return True
-    if speed_mps is not None:
-        return speed_mps > STANDING_MPS
+    if telemetry.speed_mps is not None:
+        return telemetry.speed_mps > STANDING_MPS
     return age_s % NUDGE_S > LOST_S

@@ -103,6 +103,7 @@ class Trainer:
         has_console: Whether to draw the console.
         resume: Whether to go on from the run directory's newest checkpoint.
         stop: Ends the run when set.
+        accept_contract: Whether it may go on with other pictures or settings than it learned with.
     """
 
     def __init__(
@@ -332,7 +333,7 @@ class Trainer:
 
         Every sample that its buffers hold is on disk before the checkpoint is, unless the disk
         takes longer than :data:`FLUSH_S`: a resume then says how many it goes on without. Files of
-        used-up samples stay until two more checkpoints are written.
+        used-up samples stay until the next checkpoint is written.
         """
         learner, storage = self._learner, self._intake.storage
         if learner.step_number in (0, self._last_saved):
@@ -481,7 +482,8 @@ def train(
         player: Whether to start a player along.
         console: Whether to draw the console.
         resume: Whether to go on from the newest checkpoint of ``config.run_dir``.
-        accept_contract: Whether a run may go on with pictures that are captured otherwise.
+        accept_contract: Whether a run may go on with pictures that are captured otherwise, or with
+            other settings than its parameters have learned with.
         stop: Ends the run when set; by default SIGINT and SIGTERM do.
 
     Raises:

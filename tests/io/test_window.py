@@ -16,6 +16,7 @@ from tests.io.telemetry.senders import (
     repeating,
 )
 
+from charles.alignment import Alignment
 from charles.config import FrameConfig, GameConfig
 from charles.errors import CaptureError, ConfigError, GameError, PadError, WindowHiddenError
 from charles.game_config import WindowConfig
@@ -26,6 +27,7 @@ from charles.io.screen.source import Capture, FrameSource
 from charles.io.telemetry import codemasters, forza, outgauge
 from charles.io.telemetry.receiver import UdpTelemetry
 from charles.io.window import WindowGame
+from charles.sample import SampleFlag
 from charles.screen_config import ScreenConfig
 from charles.telemetry_config import TelemetryConfig
 
@@ -146,7 +148,9 @@ def test_a_window_that_is_hidden_for_a_while_keeps_its_picture_and_teaches_nothi
             telemetry = game.tick()
             assert telemetry.captured_ns == before.captured_ns
             assert telemetry.label is None
+            assert telemetry.is_hidden
             assert not telemetry.is_still  # nobody knows what it shows now
+            assert "Mail" in game.trouble
         again = np.zeros(game.frame_shape, np.uint8)
         game.grab(again)
         np.testing.assert_array_equal(again, seen)
@@ -155,6 +159,25 @@ def test_a_window_that_is_hidden_for_a_while_keeps_its_picture_and_teaches_nothi
         after = game.tick()
         assert after.captured_ns > before.captured_ns
         assert after.label is not None
+        assert not game.trouble
+
+
+@pytest.mark.parametrize("offset_ms", [-40.0, 0.0, 40.0])
+def test_nothing_is_paired_with_the_picture_of_a_hidden_window(offset_ms):
+    alignment = Alignment(offset_ms)
+    with watching(human=Hand(), max_frame_age_s=20.0) as (game, screen, _):
+        game.reset(conformance.SCENE)
+
+        def paired():
+            telemetry = game.tick()
+            return alignment.add(telemetry, SampleFlag.NONE, np.zeros(game.frame_shape, np.uint8))
+
+        seen = [paired() for _ in range(6)]
+        assert any(one is not None and one.label is not None for one in seen)
+        screen.is_hidden = True
+        found = [paired() for _ in range(10)]
+        assert all(one is None or one.label is None for one in found)
+        assert len(alignment._delay._items) <= 4
 
 
 def test_a_picture_that_does_not_change_is_told_from_one_that_is_not_seen():
@@ -163,6 +186,15 @@ def test_a_picture_that_does_not_change_is_told_from_one_that_is_not_seen():
         assert not game.tick().is_still
         screen.is_frozen = True
         assert game.tick().is_still
+    with watching("forza") as (game, screen, sender):
+        send(game, sender, forza_packet(Car(speed=3.0)))
+        game.reset(conformance.SCENE)
+        game.tick()
+        screen.is_frozen = True
+        send(game, sender, forza_packet(Car(speed=3.0)))
+        assert game.tick().is_still
+        send(game, sender, forza_packet(Car(speed=3.0), is_driving=False))
+        assert not game.tick().is_still  # a menu; nobody is to drive in it
 
 
 def test_the_pieces_are_what_their_protocols_say():

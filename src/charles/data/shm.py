@@ -20,6 +20,7 @@ import mmap
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ _HEADER = np.dtype(
         ("is_closed", np.uint32),
     ]
 )
+_BINARY = os.O_BINARY if sys.platform == "win32" else 0
 _owned: set[Path] = set()
 
 
@@ -134,7 +136,7 @@ class Block:
         _check_space(name, num_bytes)
         path = block_dir() / name
         try:
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o600)
         except FileExistsError as err:
             raise SharedMemoryError(
                 f"The name of a new block must be free, got {name!r}, which exists. "
@@ -160,7 +162,7 @@ class Block:
             SharedMemoryError: There is no such block, or it is not one of this version.
         """
         try:
-            fd = os.open(block_dir() / name, os.O_RDWR)
+            fd = os.open(block_dir() / name, os.O_RDWR | _BINARY)
         except FileNotFoundError as err:
             raise SharedMemoryError(
                 f"Block {name!r} must exist, got none. Its owner has ended; connect again."
@@ -211,8 +213,9 @@ class Block:
         if self._header is not None:
             self._header["is_closed"] = 1
         path = block_dir() / self.name
-        path.unlink(missing_ok=True)
-        _owned.discard(path)
+        with contextlib.suppress(PermissionError):  # Windows keeps the name while it is mapped
+            path.unlink(missing_ok=True)
+            _owned.discard(path)
 
 
 def remove_stale(prefix: str = PREFIX) -> list[str]:
@@ -237,7 +240,7 @@ def remove_stale(prefix: str = PREFIX) -> list[str]:
 def owner_of(name: str) -> ProcessIdentity | None:
     """Who created a block; ``None`` if it is gone or has no header."""
     with contextlib.suppress(FileNotFoundError, PermissionError):
-        fd = os.open(block_dir() / name, os.O_RDONLY)
+        fd = os.open(block_dir() / name, os.O_RDONLY | _BINARY)
         try:
             header = _read_header(fd)
         finally:
@@ -250,7 +253,7 @@ def owner_of(name: str) -> ProcessIdentity | None:
 def _is_stale(path: Path) -> bool:
     """Whether nobody owns a block. One without a header gets a moment: it may be in the making."""
     for _ in range(10):
-        fd = os.open(path, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY | _BINARY)
         try:
             header = _read_header(fd, any_version=True)
         finally:
@@ -271,7 +274,8 @@ def _make_header(num_bytes: int) -> bytes:
 def _read_header(fd: int, *, any_version: bool = False) -> np.void | None:
     """The header of an open block; ``None`` if it has none of this version, or of any: magic and
     owner are at the same place in all of them."""
-    data = os.pread(fd, _HEADER.itemsize, 0)
+    os.lseek(fd, 0, os.SEEK_SET)
+    data = os.read(fd, _HEADER.itemsize)
     if len(data) < _HEADER.itemsize:
         return None
     header = np.frombuffer(data, _HEADER)[0]
@@ -309,7 +313,7 @@ def _too_little(name: str, num_bytes: int, available: int, what: str) -> SharedM
 def _reserve(fd: int, name: str, num_bytes: int) -> None:
     """Give the open file its size and, where the system can, all of its pages."""
     try:
-        if hasattr(os, "posix_fallocate"):
+        if sys.platform == "linux":
             os.posix_fallocate(fd, 0, num_bytes)
         else:
             os.truncate(fd, num_bytes)
@@ -320,7 +324,8 @@ def _reserve(fd: int, name: str, num_bytes: int) -> None:
 
 def _remove_owned() -> None:
     for path in list(_owned):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # mapped by others: stale at the next start
+            path.unlink(missing_ok=True)
 
 
 # A normal exit leaves nothing, even where an error kept the owner from its ``finally``. Children

@@ -23,6 +23,7 @@ import json
 import os
 import shutil
 import struct
+import sys
 import threading
 import zlib
 from collections import deque
@@ -244,7 +245,7 @@ class Storage:
             with open(temporary, "wb", buffering=0) as file:
                 for part in (preamble, work.header, work.pixels.data.cast("B")):
                     _write_all(file.fileno(), memoryview(part))
-            temporary.rename(path)
+            temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
@@ -357,16 +358,20 @@ def _open_directory(directory: Path) -> int:
 
 def _lock(lock_file: int, directory: Path) -> None:
     """Hold the lock until the file is closed or this process ends, however it ends."""
-    with contextlib.suppress(ImportError):  # not on every system; there nothing is locked
-        import fcntl
+    try:
+        if sys.platform == "win32":
+            import msvcrt
 
-        try:
+            msvcrt.locking(lock_file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            raise StorageError(
-                f"{directory} must be used by one trainer, got a second one. "
-                "Choose another run_dir, or stop the other trainer."
-            ) from err
+    except OSError as err:
+        raise StorageError(
+            f"{directory} must be used by one trainer, got a second one. "
+            "Choose another run_dir, or stop the other trainer."
+        ) from err
 
 
 def _begin_session(directory: Path, layout: dict[str, Any]) -> int:
@@ -385,7 +390,7 @@ def _begin_session(directory: Path, layout: dict[str, Any]) -> int:
             _compare(path, layout, theirs)
         temporary = directory / "layout.json.tmp"
         temporary.write_text(json.dumps({**layout, "session": session}, indent=2), encoding="utf-8")
-        temporary.rename(path)
+        temporary.replace(path)
     except (ValueError, KeyError, AttributeError, TypeError) as err:
         raise StorageError(
             f"{path} must be the description of stored samples, got something else ({err}). "

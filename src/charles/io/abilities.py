@@ -45,6 +45,14 @@ class ManyCameras(Protocol):
 
 
 @runtime_checkable
+class Troubled(Protocol):
+    """A game that says what keeps it from being seen, and goes on once that is over."""
+
+    trouble: str
+    """What it is, and what to do about it; empty while it is seen."""
+
+
+@runtime_checkable
 class Accounting(Protocol):
     """A game that says why some of its instants had no label."""
 

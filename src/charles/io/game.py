@@ -64,7 +64,10 @@ class Telemetry:
     has_controls: bool = True
     """Whether somebody told ``controls``; where nobody did they are zeros."""
     is_still: bool = False
-    """Whether the picture was looked at now and is the one of ``captured_ns``, which is past."""
+    """Whether the picture was looked at now, is the one of ``captured_ns``, which is past, and may
+    be what a car sees that stands."""
+    is_hidden: bool = False
+    """Whether the picture could not be looked at now: it is the one of ``captured_ns``."""
     is_human: bool = False
     """Whether the label is what a person does with a pad of their own."""
 

@@ -88,6 +88,8 @@ class WindowGame:
         self._config, self._restart = config or WindowConfig(), restart
         self._frame = np.zeros(frames.frame_shape, np.uint8)
         self._keeper: RateKeeper | None = None
+        self.trouble = ""
+        """See :class:`charles.io.abilities.Troubled`."""
         self._has_heard = self._is_closed = False
         self._is_expert_driving = True
         self._captured_ns: int | None = None
@@ -157,7 +159,8 @@ class WindowGame:
         known = reading or _NOTHING
         return Telemetry(
             captured_ns=self._captured_ns or 0,
-            is_still=capture is not None and not capture.is_new,
+            is_still=capture is not None and not capture.is_new and self._may_stand(reading),
+            is_hidden=capture is None,
             controls=np.zeros(len(self.controls), np.float32) if controls is None else controls,
             label=None if label is None else label.copy(),
             speed_mps=known.speed_mps,
@@ -218,6 +221,10 @@ class WindowGame:
             if source is not None:
                 source.close()
 
+    def _may_stand(self, reading: Reading | None) -> bool:
+        """Whether nothing says that nobody drives, as in a menu."""
+        return self._telemetry is None or (reading is not None and reading.speed_mps is not None)
+
     def _look(self) -> Capture | None:
         """The window as it is now; ``None`` if something hides it that may pass.
 
@@ -226,10 +233,12 @@ class WindowGame:
         """
         try:
             capture = self._frames.grab(self._frame)
-        except WindowHiddenError:
+        except WindowHiddenError as err:
             if self._captured_ns is None:
                 raise
+            self.trouble = str(err)
             return None
+        self.trouble = ""
         if capture.is_new or self._captured_ns is None:
             self._changed_ns = capture.captured_ns
         self._captured_ns = capture.captured_ns

@@ -81,7 +81,7 @@ def _load_private_copy(library: Path) -> None:
         copy.write(image)
         copy.flush()
         try:
-            ctypes.CDLL(copy.name, mode=ctypes.RTLD_GLOBAL | os.RTLD_LAZY)
+            ctypes.CDLL(copy.name, mode=ctypes.RTLD_GLOBAL | getattr(os, "RTLD_LAZY", 0))
         except OSError as error:
             raise GameError(
                 f"Town's renderer could not be loaded without libX11: {error}. "

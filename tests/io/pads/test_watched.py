@@ -23,16 +23,17 @@ def wait_for(condition, timeout_s=10.0):
 
 def test_controls_that_nobody_renews_end_in_time_and_the_next_update_drives_again():
     below = RecordingPad()
-    with closing(WatchedPad(below, patience_s=0.1)) as pad:
+    with closing(WatchedPad(below, patience_s=0.5)) as pad:
         assert isinstance(pad, Pad)
         pad.update(FULL)
-        began_s = time.monotonic()
         assert applied_by(pad, FULL).tolist() == [1.0, -1.0]
         wait_for(lambda: pad.lapses == 1)
-        assert time.monotonic() - began_s >= 0.09
-        assert not below.updates[-1].controls.any()
+        held, let_go = below.updates
+        assert held.controls.tolist() == [1.0, -1.0]
+        assert not let_go.controls.any()
+        assert let_go.time_ns - held.time_ns >= 0.49e9
         assert not pad.applied.any()
-        time.sleep(0.25)
+        time.sleep(0.7)
         assert pad.lapses == 1  # nothing is held that could lapse
         pad.update(FULL)
         assert below.updates[-1].controls.tolist() == [1.0, -1.0]

@@ -30,7 +30,7 @@ def check_uinput(path: str = UINPUT) -> None:
     Raises:
         OSError: It cannot be opened; with its number.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+    os.close(os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0)))
 
 
 def explained(err: Exception) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from charles.errors import CaptureError, ConfigError
+from charles.errors import CaptureError, ConfigError, WindowHiddenError
 from charles.io.cameras import Deinterleaver
 from charles.io.screen.source import Capture, FrameSource
 from charles.timing import Cadence, CadenceReport, RateKeeper
@@ -55,6 +55,8 @@ class InterleavedSource:
         self._newest: dict[str, tuple[np.ndarray, int]] = {}
         self._shown_ns = -1
         self._error: Exception | None = None
+        self._hidden: WindowHiddenError | None = None
+        """Why nothing is seen now, if it is not."""
         self._is_open, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="cameras", daemon=True)
         self._thread.start()
@@ -77,7 +79,10 @@ class InterleavedSource:
 
         Raises:
             CaptureError: Also if the cameras could not be told apart within :data:`START_S`.
+            WindowHiddenError: It is hidden now; once it is not, it is watched again.
         """
+        if (hidden := self._hidden) is not None:
+            raise hidden
         captured_ns = self.grab_camera(self.cameras[0], out)
         is_new = captured_ns != self._shown_ns
         self._shown_ns = captured_ns
@@ -130,7 +135,12 @@ class InterleavedSource:
         first: int | None = None
         while not self._stop.is_set():
             picture = np.empty(self.frame_shape, np.uint8)
-            capture = source.grab(picture)
+            try:
+                capture, self._hidden = source.grab(picture), None
+            except WindowHiddenError as err:
+                self._hidden = err
+                keeper.wait()
+                continue
             number = self._deinterleaver.add(picture) if capture.is_new else None
             if number is not None:
                 if first is None:
