@@ -41,7 +41,7 @@ class TrainOptions:
     resume: bool = False
     """Go on with the run in --run-dir, with its own settings and what is said here."""
     accept_contract: bool = False
-    """Go on, with a warning, where --resume captures or is set otherwise than the run has learned."""
+    """Go on, with a warning, where --resume captures, or is set, otherwise than was learned."""
     console: bool = True
     """Show buffers, losses, rates and who is connected."""
     report: bool = False
