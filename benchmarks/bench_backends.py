@@ -1,9 +1,9 @@
-"""What computes a player's predictions: JAX, ONNX Runtime, OpenVINO in float32 and in int8.
+"""What computes a player's predictions: JAX, ONNX Runtime, OpenVINO in float32, bfloat16 and int8.
 
 InceptionResNetV2 at 270 x 480 (``model_0004_inceptionresnetv2_v1``), untrained, shown Town. First
 what the machine can do at all (a matrix product) and how much arithmetic the network is; then all
 backends predict in turns, from stored pixels to decoded outputs. Then what a swap takes, and how
-far int8 is from float32; with ``--run`` for a trained run of yours, too::
+far they are from JAX, and int8 from float32; with ``--run`` for a trained run of yours, too::
 
     python -m benchmarks.bench_backends --run runs/mine
 """
@@ -29,12 +29,15 @@ from charles.data.storage import Storage, StoredSample, read_some
 from charles.intake import sample_spec
 from charles.io.game import Scene
 from charles.io.town import TownGame
+from charles.observer import Inputs
 from charles.options import BackendName
 from charles.policy import Policy
 from charles.presets import get
 from charles.run import read_run
 
-BACKENDS: tuple[BackendName, ...] = ("jax", "onnx", "openvino", "openvino_int8")
+BACKENDS: tuple[BackendName, ...] = (
+    "jax", "onnx", "openvino", "openvino_bfloat16", "openvino_int8"
+)  # fmt: skip
 MODEL = "model_0004_inceptionresnetv2_v1"
 SIDE = 1024
 SAMPLES = 48
@@ -117,11 +120,29 @@ def compare(config: TrainConfig, name: str, seconds: float) -> list[Row]:
     for backend, timing in timings.items():
         row = rate_row(f"{name} {backend}", timing, unit="predictions/s")
         rows.append(replace(row, ratio_to={"jax": base / timing.median_s}))
+    rows += _against_jax(name, policies, inputs)
     rows.append(_parity_row(name, policies))
     print(policies["openvino_int8"].note())
     if name == MODEL:
         rows.append(_constant(f"{name} arithmetic", giga_operations(policies["openvino"]), "GFLOP"))
     return rows
+
+
+def _against_jax(name: str, policies: dict[str, Policy], inputs: list[Inputs]) -> Iterator[Row]:
+    """How far each backend's outputs are from JAX' at most; they lie in [-1, 1]."""
+    for backend, policy in policies.items():
+        if backend == "jax":
+            continue
+        found = []
+        for each in inputs:
+            ours, theirs = policies["jax"].predict(each), policy.predict(each)
+            found.append(max(abs(ours[key] - theirs[key]) for key in ours))
+        yield Row(
+            name=f"{name} {backend} against jax, largest difference of outputs",
+            median=1e4 * float(np.median(found)),
+            p95=1e4 * float(np.max(found)),
+            unit="1e-4",
+        )
 
 
 def _parity_row(name: str, policies: dict[str, Policy]) -> Row:

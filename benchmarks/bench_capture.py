@@ -2,11 +2,13 @@
 
 Needs Xvfb and ``charles[screen]``. The window does not change meanwhile; of the grab, the server's
 share runs in its own process. Latency is that from drawing to the picture's capture time, for a
-window that draws 30 times a second and is grabbed 60 times a second.
+window that draws 30 times a second and is grabbed 60 times a second. Three cameras in turn are a
+drive through Town, drawn into a window; whose a picture is, is known from its pixels.
 """
 
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -21,8 +23,10 @@ from benchmarks.harness import (
     write_results,
 )
 from tests.io.screen.pattern import pattern, read_corners
+from tests.io.screen.slideshow import slideshow, town_cameras
 from tests.io.screen.xserver import x_client, x_server
 
+from charles.io.screen.interleaved import CAMERAS, InterleavedSource
 from charles.io.screen.x11 import X11Source
 from charles.screen_config import ScreenConfig
 from charles.timing import RateKeeper
@@ -30,6 +34,7 @@ from charles.timing import RateKeeper
 FRAME = (270, 480)
 WINDOWS = ((1280, 720), (960, 540), (1920, 1080))
 SECONDS = 2.0
+CAMERAS_HZ = 90.0
 
 
 def bench_window(width: int, height: int) -> list[Row]:
@@ -112,10 +117,60 @@ def bench_latency() -> list[Row]:
     return [row, torn]
 
 
+def bench_cameras() -> list[Row]:
+    """Three cameras of Town shown in turn at 90 pictures a second, watched by a player's loop."""
+    pictures = town_cameras(90)
+    known = {
+        picture.tobytes(): number % len(CAMERAS)
+        for number, picture in enumerate(pictures.reshape(-1, *pictures.shape[2:]))
+    }
+    config = ScreenConfig(title="three cameras")
+    with (
+        x_server(1280, 720),
+        tempfile.TemporaryDirectory() as folder,
+        slideshow(Path(folder), pictures, "three cameras", CAMERAS_HZ),
+        closing(
+            InterleavedSource(
+                lambda: X11Source(config, height=pictures.shape[2], width=pictures.shape[3]),
+                reference=town_cameras(1, seed=7)[0, 0],
+                rate_hz=CAMERAS_HZ,
+            )
+        ) as source,
+    ):
+        out, keeper = np.empty(source.frame_shape, np.uint8), RateKeeper(30.0)
+        source.grab(out)
+        seen = []
+        for _ in range(round(30 * 10 * SECONDS)):
+            keeper.wait()
+            source.grab(out)
+            seen.append(known.get(out.tobytes()))
+        reports, dropped = source.cadences(), source.dropped
+    rows = [
+        Row(name=f"{name}, of three in turn at {CAMERAS_HZ:g} a second: between two",
+            median=report.period_ms.p50, p95=report.period_ms.p95, unit="ms",
+            p99=report.period_ms.p99, worst=report.period_ms.max)
+        for name, report in reports.items()
+    ]  # fmt: skip
+    rows += [
+        Row(name=f"{name}: a second", median=report.rate_hz, p95=report.rate_hz, unit="pictures")
+        for name, report in reports.items()
+    ]
+    counts = {
+        "lost": dropped,
+        f"of another camera, of {len(seen)} seen": seen.count(1) + seen.count(2),
+        "torn": seen.count(None),
+    }
+    return rows + [
+        Row(name=f"pictures {what}", median=count, p95=count, unit="pictures")
+        for what, count in counts.items()
+    ]
+
+
 def main() -> None:
     """Measure and write ``results/capture.json``."""
     rows = [row for width, height in WINDOWS for row in bench_window(width, height)]
-    write_results("capture", rows + bench_latency(), "python -m benchmarks.bench_capture")
+    rows += bench_latency() + bench_cameras()
+    write_results("capture", rows, "python -m benchmarks.bench_capture")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,8 @@ def main() -> None:
     parser.add_argument("--swaps", type=int, default=20, help="checkpoints of the second drive")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="what predicts")
     parser.add_argument("--backbones", nargs="+", choices=tuple(BACKBONES), help="with which")
-    parser.add_argument("--training", action="store_true", help="also beside training")
+    parser.add_argument("--training", nargs="+", choices=tuple(BACKBONES), default=[],
+                        help="which also beside training, unguarded and guarded")  # fmt: skip
     given = parser.parse_args()
     command = f"python -m benchmarks.pps --seconds {given.seconds:g}"
     if given.backends or given.backbones or given.training:
@@ -100,11 +101,11 @@ def main() -> None:
             each for each in BACKENDS if each in (given.backends or BACKENDS)
         ]
         backbones = given.backbones or [*BACKBONES]
-        rows = measure_matrix(
-            backends, backbones, seconds=given.seconds, is_training=given.training
-        )
+        rows = measure_matrix(backends, backbones, seconds=given.seconds, training=given.training)
         command += f" --backends {' '.join(backends)} --backbones {' '.join(backbones)}"
-        write_results("pps_matrix", rows, command + " --training" * given.training)
+        if given.training:
+            command += f" --training {' '.join(given.training)}"
+        write_results("pps_matrix", rows, command)
         return
     write_results(
         "pps", _three_drives(given.seconds, given.swaps), f"{command} --swaps {given.swaps}"

@@ -4,7 +4,7 @@ Each cell is a process of its own that drives Town in real time, so that its mem
 the processor are its own. With training, a real trainer and collector run beside it, with samples
 that may be drawn without end; with the guard, the trainer gives way to the player. ::
 
-    python -m benchmarks.pps --backends jax onnx --backbones compact xception --training
+    python -m benchmarks.pps --backends jax onnx --backbones compact xception --training compact
 """
 
 import csv
@@ -219,18 +219,17 @@ def rows_of_cell(cell: Cell, found: dict) -> list[Row]:
 
 
 def measure_matrix(
-    backends: list[BackendName], backbones: list[str], *, seconds: float, is_training: bool
+    backends: list[BackendName], backbones: list[str], *, seconds: float, training: list[str]
 ) -> list[Row]:
-    """Drive every combination, one after the other; one that fails is told and left out."""
-    kinds = ("", "unguarded", "guarded") if is_training else ("",)
+    """Drive every combination, one after the other, backbones of ``training`` also beside it; one
+    that fails is told and left out."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as directory:
         for backbone in backbones:
+            kinds = ("", "unguarded", "guarded") if backbone in training else ("",)
             for backend in backends:
-                for training in kinds:
-                    cell = Cell(
-                        backend=backend, backbone=backbone, seconds=seconds, training=training
-                    )
+                for kind in kinds:
+                    cell = Cell(backend=backend, backbone=backbone, seconds=seconds, training=kind)
                     rows += _run_apart(cell, Path(directory) / "result.json")
     return rows
 

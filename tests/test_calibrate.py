@@ -104,6 +104,11 @@ def test_what_was_measured_before_stays(tmp_path, measured):
     both = calibrate(replace(options, out=path, mode="latency", repeats=3))
     assert both.axes == found.axes
     assert both.latency is not None
+    config = TrainConfig()
+    assert with_calibration(config, path).game.name == "town"
+    late = replace(config, collect=replace(config.collect, latency_offset_ms=200.0))
+    with pytest.raises(CalibrationError, match=r"--collect\.latency-offset-ms"):
+        with_calibration(late, path)
 
 
 def test_the_same_table_reads_a_persons_pad_and_writes_ours(measured):

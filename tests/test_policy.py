@@ -1,10 +1,14 @@
 """A policy sees what the collector stored, swaps without compiling, and refuses what is wrong."""
 
+import time
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 from tests.tiny_run import TinyRun, make_config
 
+from charles.contract import contract_of_capture
 from charles.controls import ControlFilter, check_controls, to_controls
 from charles.data.history import History
 from charles.data.pixels import to_pixels
@@ -13,6 +17,7 @@ from charles.io.game import Telemetry
 from charles.observer import Observer, blank_inputs
 from charles.outputs import ACCELERATION_BRAKING, STEERING, OutputConfig
 from charles.policy import Policy, load_variables
+from charles.staging import Stager
 
 
 def make_telemetry(rng):
@@ -170,3 +175,28 @@ def test_outputs_that_leave_a_control_undriven_are_refused():
     check_controls(("acceleration", "braking", "steering"), ("acceleration_braking", "steering"))
     with pytest.raises(ConfigError, match="'steering'"):
         check_controls(("acceleration_braking",), ("acceleration_braking", "steering"))
+
+
+@pytest.mark.parametrize("is_accepted", [False, True])
+def test_what_has_learned_from_other_pictures_is_not_swapped_in(policy, tmp_path, is_accepted):
+    run = TinyRun(tmp_path / "run")
+    seen = contract_of_capture(run.config)
+    run.save(1, capture=seen)
+    with Stager(policy, run.checkpoint_dir, poll_s=0.05, accepts_contract=is_accepted) as stager:
+        wait_for(lambda: stager.newest is not None)
+        run.save(2, capture=replace(seen, crop_top=0.125))
+        wait_for(lambda: stager.refusals or stager.newest.step == 2)
+        assert stager.newest.step == (2 if is_accepted else 1)
+        if not is_accepted:
+            assert "crop_top: 0.3 → 0.125" in stager.refusals[0].reason
+            assert "--accept-contract" in stager.refusals[0].reason
+        run.save(3, capture=seen)
+        wait_for(lambda: stager.newest.step == 3)
+    run.close()
+
+
+def wait_for(condition):
+    ends_s = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < ends_s, "timed out"
+        time.sleep(0.02)

@@ -34,5 +34,5 @@ def test_who_sees_nothing_new_drives_only_if_the_car_may_stand(
     assert is_lost(age_s, told(is_still=is_still, speed_mps=speed_mps)) is expected
 
 
-def test_what_is_hidden_is_lost_at_once():
-    assert is_lost(0.0, told(is_hidden=True, speed_mps=0.0))
+def test_what_is_hidden_or_silent_is_lost_at_once():
+    assert is_lost(0.0, told(is_whole=False, speed_mps=0.0))

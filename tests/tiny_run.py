@@ -10,6 +10,7 @@ import numpy as np
 
 from charles.checkpoint import Checkpoints
 from charles.config import DataConfig, FrameConfig, GameConfig, NetworkConfig, TrainConfig
+from charles.contract import CaptureContract, as_data
 from charles.intake import sample_spec
 from charles.nets.driver import make_network
 from charles.network_config import CompactConfig
@@ -52,12 +53,17 @@ class TinyRun:
         self.state: TrainState = make_state(network, optimizer, seed=1)
         self._checkpoints = Checkpoints(self.checkpoint_dir, keep=5)
 
-    def save(self, step: int, change: Callable[[np.ndarray], Any] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        change: Callable[[np.ndarray], Any] | None = None,
+        capture: CaptureContract | None = None,
+    ) -> None:
         """Write a checkpoint whose parameters went through ``change``; blocks."""
         params = jax.tree.map(lambda leaf: np.asarray(leaf), self.state.params)
         if change is not None:
             params = jax.tree.map(change, params)
-        contract = contract_of(self.config)
+        contract = {**contract_of(self.config), "capture": as_data(capture)}
         self._checkpoints.save(step, replace(self.state, params=params), {}, contract=contract)
         self._checkpoints.wait()
 

@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -300,9 +301,11 @@ class Checkpoints:
             self._remove(self._path(old))
 
     def _remove(self, path: Path) -> None:
-        """Out of sight first, then away, so that nobody lists half a checkpoint."""
-        hidden = path.rename(path.with_name(path.name + _REMOVED_MARK))
-        shutil.rmtree(hidden, ignore_errors=True)
+        """Out of sight first, then away, so that nobody lists half a checkpoint. One that Windows
+        keeps because somebody reads it goes with the next."""
+        with suppress(PermissionError):
+            hidden = path.rename(path.with_name(path.name + _REMOVED_MARK))
+            shutil.rmtree(hidden, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:
         """What a killed writer left half written or half removed."""

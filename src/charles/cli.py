@@ -5,6 +5,7 @@ that was written for the user into one line and exit status 2. Everything heavy 
 because processes that a command starts import the module that it was started from.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -79,6 +80,8 @@ def run_command(program: str, command: Callable[[Sequence[str]], None]) -> None:
     """
     arguments = [each for each in sys.argv[1:] if each != "--debug"]
     share_device()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file in Windows' own encoding lacks characters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         command(arguments)
     except CharlesError as error:

@@ -119,7 +119,8 @@ def make_driven_game(
     assert person is not None
     try:
         game = replace(game, is_realtime=True)
-        made = make_known_game(game, frame, seed=seed, restart_command=restart_command)
+        made = make_known_game(game, frame, seed=seed, restart_command=restart_command,
+                               needs_labels=False)  # fmt: skip
         return DrivenGame(made, person)
     except BaseException:
         person.close()

@@ -18,6 +18,7 @@ import numpy as np
 
 from charles.config import TrainConfig
 from charles.errors import ConfigError, require
+from charles.files import write_whole
 
 FILE_NAME = "hot.json"
 
@@ -139,10 +140,8 @@ class HotFile:
         return about.st_mtime_ns, about.st_size, about.st_ino
 
     def _write(self) -> None:
-        temporary = self._path.with_suffix(".tmp")
         try:
-            temporary.write_text(self.values.text(), encoding="utf-8")
-            temporary.replace(self._path)
+            write_whole(self._path, self.values.text())
             self._seen = self._look()
         except OSError as err:
             self.problem = f"{self._path} cannot be written: {err.strerror}."

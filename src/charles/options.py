@@ -11,7 +11,7 @@ from charles.human_config import HumanConfig
 from charles.pad_config import PadConfig
 from charles.remote_config import RemoteConfig
 from charles.takeover_config import TakeoverConfig
-from charles.town_config import TownConfig
+from charles.town_config import ServerFaults, TownConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +212,9 @@ class TownOptions:
     time_of_day_h: float = 12.0
     """Hour, 0 to 24."""
     habits: TownConfig = field(default_factory=TownConfig)
+    silence_s: float = 0.0
+    """How long building a scene silences the server; GTA V takes seconds."""
+    faults: ServerFaults = field(default_factory=ServerFaults)
     show: Path | None = None
     """Film a drive of the town's own driver into this MP4 instead of serving."""
     seconds: float = 20.0

@@ -239,7 +239,9 @@ def _play_run(
         human = HumanSamples(link.berth, policy.spec)
     with (
         closing(PlayConsole(is_enabled=options.console)) as console,
-        Stager(policy, run.directory / "checkpoints") as stager,
+        Stager(
+            policy, run.directory / "checkpoints", accepts_contract=options.accept_contract
+        ) as stager,
     ):
         view = _Viewer(console, link, stager)
         while stager.newest is None:

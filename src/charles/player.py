@@ -315,7 +315,8 @@ class Player:
         self._observer.remember(self._shown, shown.applied)
 
     def _record_person(self, human: HumanSamples, turn: Turn | None, captured_ns: int) -> None:
-        if turn is None or turn.is_lost or _age_s(captured_ns) > LOST_S:
+        is_old = _age_s(captured_ns) > LOST_S or not self._shown.is_whole
+        if turn is None or turn.is_lost or is_old:
             human.end()
             return
         human.add(

@@ -4,6 +4,8 @@ A worker holds one end of a lifeline, a pipe on which nothing is ever sent. Its 
 when the owner wants the worker to stop, and by itself when the owner dies, on every system.
 """
 
+import _thread
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection as Pipe
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -23,6 +26,9 @@ from charles.errors import WorkerError
 JOIN_S = 8.0
 """How long a worker is given to leave by itself before it is terminated."""
 
+
+_CLOSE_EVENT = 2
+"""CTRL_CLOSE_EVENT; what follows it are the ends of a session and of the system."""
 
 _is_asked = threading.Event()
 """Whether this process was asked to stop."""
@@ -46,6 +52,7 @@ def stop_on_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, on_signal)
     if sys.platform == "win32":
         signal.signal(signal.SIGBREAK, on_signal)
+        _before_console_closes(lambda: (stop.set(), _is_asked.set()))
     elif signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, on_signal)
     return stop
@@ -58,6 +65,30 @@ def interrupt_on_end() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
+    if sys.platform == "win32":
+        _before_console_closes(_thread.interrupt_main)
+
+
+_console_handlers: list[Any] = []
+"""Windows calls them for as long as this process lives."""
+
+
+def _before_console_closes(ask: Callable[[], object]) -> None:
+    """Have Windows ask before it ends this process with its console, or its session: once its
+    handler returns, the process is gone, so that one waits; Windows does so for some seconds."""
+    if sys.platform != "win32":
+        return
+
+    @ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint32)
+    def on_event(kind: int) -> int:
+        if kind < _CLOSE_EVENT:  # Ctrl-C and Ctrl-Break are signals
+            return 0
+        ask()
+        time.sleep(JOIN_S)
+        return 1
+
+    _console_handlers.append(on_event)
+    ctypes.WinDLL("kernel32").SetConsoleCtrlHandler(on_event, 1)
 
 
 def lower_priority(niceness: int) -> None:

@@ -15,7 +15,8 @@ STANDING_MPS = 0.5
 def is_lost(age_s: float, telemetry: Telemetry) -> bool:
     """Whether nobody should drive by a picture.
 
-    One that cannot be looked at is lost at once, as keys would reach what covers it. One that stays
+    Where the game is hidden, in a menu or silent it is lost at once: keys would reach what covers
+    it, and a speed that nobody tells is not 0. A picture that stays
     the same is what a standing car sees, and what is left of a game that hangs. Where the speed is
     known it tells one from the other. Where it is not, driving is tried for :data:`LOST_S` every
     :data:`NUDGE_S`: a car that stands must be able to start.
@@ -24,7 +25,7 @@ def is_lost(age_s: float, telemetry: Telemetry) -> bool:
         age_s: How long ago it was captured.
         telemetry: What is told of the instant.
     """
-    if telemetry.is_hidden:
+    if not telemetry.is_whole:
         return True
     if age_s <= LOST_S:
         return False

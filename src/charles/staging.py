@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from charles.backends.backend import Placed
+from charles.contract import CaptureContract, from_data, require_same
 from charles.errors import CharlesError
 from charles.observer import Inputs, blank_inputs
 
@@ -51,11 +52,22 @@ class Stager:
         policy: What drives; its parameters say what is expected.
         checkpoint_dir: Where the checkpoints appear; need not exist yet.
         poll_s: Seconds between two looks.
+        accepts_contract: Stage also what has learned from other pictures than the first one.
     """
 
-    def __init__(self, policy: "Policy", checkpoint_dir: Path, *, poll_s: float = 0.5) -> None:
+    def __init__(
+        self,
+        policy: "Policy",
+        checkpoint_dir: Path,
+        *,
+        poll_s: float = 0.5,
+        accepts_contract: bool = False,
+    ) -> None:
         from charles.checkpoint import Checkpoints
 
+        self._accepts_contract = accepts_contract
+        self._capture: CaptureContract | None = None
+        """How the pictures were captured that the first one has learned from."""
         self.newest: Staged | None = None
         self.refusals: tuple[Refusal, ...] = ()
         self._policy = policy
@@ -97,8 +109,21 @@ class Stager:
     def _stage(self, step: int) -> None:
         policy = self._policy
         try:
+            self._require_same_capture(step)
             variables = self._checkpoints.restore_variables(policy.abstract_variables, step=step)
             self.newest = Staged(step, policy.admit(variables, tuple(self._recent)))
         except Exception as err:  # whatever a bad checkpoint does, the old parameters drive on
             kind = "" if isinstance(err, CharlesError) else f"{type(err).__name__}: "
             self.refusals = (*self.refusals, Refusal(step, f"{kind}{err}"))
+
+    def _require_same_capture(self, step: int) -> None:
+        """Refuse what has learned from other pictures than those that are seen here.
+
+        Raises:
+            ContractError: It has.
+        """
+        where = str(self._checkpoints.directory)
+        theirs = from_data(self._checkpoints.contract(step).get("capture"), where)
+        if theirs is not None and self._capture is not None and not self._accepts_contract:
+            require_same(self._capture, theirs, who="a checkpoint to swap in")
+        self._capture = self._capture or theirs

@@ -1,15 +1,54 @@
-"""How the built-in game answers a pad, and how late it shows and tells; see :mod:`charles.config`.
+"""How the built-in game answers a pad, how late it shows and tells, and how its servers misbehave;
+see :mod:`charles.config`.
 
-By default it answers as GTA V does, and at once. Everything else is there so that a calibration can
-be tried where the truth is known.
+By default it answers as GTA V does, and at once. Everything else is there so that a calibration, or
+a client, can be tried where the truth is known.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from charles.errors import require
 from charles.pad_config import ZonesConfig
+
+Picture = Literal["true", "black", "frozen"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerFaults:
+    """Ways to misbehave on purpose; all off by default. Pairs are counted from 1."""
+
+    controls: Literal["true", "constant", "random", "out_of_range", "not_finite"] = "true"
+    """What a wrong build of GTA V reports as controls: the same ones for ever, numbers that are
+    possible but have nothing to do with the car, or impossible ones; ``not_finite`` cuts every JSON
+    short."""
+    picture: Picture = "true"
+    """What is captured: ``black`` as in exclusive full screen, ``frozen`` as of a window that
+    nothing draws any more."""
+    leak_after: int = 0
+    """So many scenes can be built in the life of the server before capturing fails, because each
+    leaks what it captures with; 0 for any number."""
+    leak_ends: Literal["black", "frozen", "closed"] = "black"
+    """What happens then: such pictures, or a closed connection."""
+    dangling_strings: bool = False
+    """A config that names no weather or no vehicle takes it from memory that was freed: any
+    weather, and a vehicle that cannot exist, which hangs the server."""
+    unknown_vehicle: str = ""
+    """A vehicle that the game does not know: the server waits for it for ever."""
+    truncate_every: int = 0
+    """Cut the JSON of every n-th pair short, as the mod does at a value that is not finite."""
+    dead_starts: int = 0
+    """So many starts leave the NPC with a cruising speed of 0."""
+    chunk_bytes: int = 0
+    """Send at most so many bytes at once, ``chunk_pause_s`` apart."""
+    chunk_pause_s: float = 0.0
+    cut_at: int = 0
+    """Close the connection in the middle of the n-th pair's frame, once."""
+    stall_at: int = 0
+    """Stand still for ``stall_s`` before the n-th pair, once."""
+    stall_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ SCENE = Scene(seed=3, weather="clear", time_of_day_h=12.0, place=(0.0, 0.0))
 
 def playing(port, **options):
     """A client of whatever listens on ``port``, closed at the end."""
-    options = {"settle_s": 0.0, "reconnect_s": 3.0} | options
+    options = {"settle_s": 0.0, "reconnect_s": 3.0, "trust_controls": True} | options
     game = DeepGTAVGame(
         GameConfig(name="deepgtav", port=port),
         height=HEIGHT,

@@ -207,15 +207,42 @@ def test_a_car_can_be_driven_although_its_controls_are_garbage():
         assert telemetry.label is None
 
 
-@pytest.mark.parametrize("controls", ["out_of_range", "constant"])
-def test_who_only_drives_does_not_ask_for_the_controls_of_a_wrong_build(controls):
+@pytest.mark.parametrize("controls", ["out_of_range", "constant", "random"])
+def test_who_only_drives_is_soon_told_no_controls_of_a_wrong_build(controls):
     faults = ServerFaults(controls=controls)
-    options = {"refused_limit": 8, "constant_s": 0.2, "needs_labels": False}
+    options = {"refused_limit": 8, "constant_s": 0.5, "num_turning": 20, "needs_labels": False}
     with serving(faults) as server, playing(server.port, **options) as game:
-        game.reset(SCENE)
-        told = [game.tick() for _ in range(20)]  # while the NPC drives, as before a hand-over
+        game.reset(SCENE)  # the NPC drives, as before a hand-over
+        drive(game, lambda telemetry: not telemetry.has_controls, seconds=60.0)
+        assert game.tick().label is None
         assert game.tally.refused == 0
-        assert (told[-1].label is None) is (controls == "out_of_range")
+        game.set_npc(False)
+        game.act(np.array([0.5, 0.25], np.float32))
+        told = game.tick()
+        assert not told.has_controls
+        np.testing.assert_allclose(told.controls, [0.5, 0.25])  # what it was told itself
+
+
+def test_controls_are_no_labels_before_they_have_said_where_the_car_turns():
+    with serving() as server, playing(server.port, trust_controls=False) as game:
+        game.reset(SCENE)
+        told = [game.tick() for _ in range(10)]
+        assert all(each.label is None for each in told)
+        assert all(each.has_controls for each in told)
+        drive(game, lambda telemetry: telemetry.label is not None, seconds=60.0)
+
+
+def test_no_label_of_a_wrong_build_is_ever_handed_out():
+    faults, options = ServerFaults(controls="constant"), {"constant_s": 1.0}
+    with serving(faults) as server, playing(server.port, trust_controls=False, **options) as game:
+        game.reset(SCENE)
+
+        def has_label(telemetry):
+            assert telemetry.label is None
+            return False
+
+        with pytest.raises(GameProtocolError, match="Run that build"):
+            drive(game, has_label, seconds=60.0)
 
 
 # Silence, and being left

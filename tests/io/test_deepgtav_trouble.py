@@ -147,6 +147,19 @@ def test_a_car_that_turns_where_it_steers_is_never_contradicted(instants):
         assert not check.is_contradicted(backwards)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_steering_is_proven_by_a_car_that_turns_where_it_says_and_by_no_other(seed):
+    rng = np.random.default_rng(seed)
+    honest, random = (ControlCheck(constant_s=1.0) for _ in range(2))
+    for number in range(60):
+        yaw_rate = float(rng.uniform(6.0, 30.0) * rng.choice((-1, 1)))
+        told = data(steering=-yaw_rate / 60.0, yaw_rate=yaw_rate)
+        assert not honest.is_contradicted(told)
+        assert honest.is_proven is (number >= 29)
+        random.is_contradicted(data(steering=float(rng.uniform(-1, 1)), yaw_rate=yaw_rate))
+    assert not random.is_proven
+
+
 def test_labels_that_contradict_how_the_car_turns_are_refused():
     with scripted(num_turning=10) as (script, game):
 

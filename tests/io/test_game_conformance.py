@@ -41,7 +41,7 @@ def town_in_real_time(_ports=None):
 @contextlib.contextmanager
 def deepgtav(ports):
     config = GameConfig(name="deepgtav", port=ports["deepgtav"])
-    options = DeepGTAVOptions(settle_s=0.15)
+    options = DeepGTAVOptions(settle_s=0.15, trust_controls=True)
     game = DeepGTAVGame(config, height=HEIGHT, width=WIDTH, options=options)
     with contextlib.closing(game):
         yield game

@@ -148,7 +148,7 @@ def test_a_window_that_is_hidden_for_a_while_keeps_its_picture_and_teaches_nothi
             telemetry = game.tick()
             assert telemetry.captured_ns == before.captured_ns
             assert telemetry.label is None
-            assert telemetry.is_hidden
+            assert not telemetry.is_whole
             assert not telemetry.is_still  # nobody knows what it shows now
             assert "Mail" in game.trouble
         again = np.zeros(game.frame_shape, np.uint8)
@@ -194,7 +194,24 @@ def test_a_picture_that_does_not_change_is_told_from_one_that_is_not_seen():
         send(game, sender, forza_packet(Car(speed=3.0)))
         assert game.tick().is_still
         send(game, sender, forza_packet(Car(speed=3.0), is_driving=False))
-        assert not game.tick().is_still  # a menu; nobody is to drive in it
+        assert not game.tick().is_whole  # a menu; nobody is to drive in it
+        assert "menu" in game.trouble
+        send(game, sender, forza_packet(Car(speed=3.0)))
+        assert game.tick().is_whole
+
+
+def test_telemetry_that_falls_silent_is_told_whoever_drives():
+    quick = TelemetryConfig(timeout_s=0.2)
+    with watching("forza", telemetry=quick) as (game, _, sender):
+        send(game, sender, forza_packet(Car(speed=3.0)))
+        game.reset(conformance.SCENE)
+        game.set_npc(False)
+        time.sleep(0.3)
+        assert not game.tick().is_whole
+        assert "no telemetry comes" in game.trouble
+        send(game, sender, forza_packet(Car(speed=3.0)))
+        assert game.tick().is_whole
+        assert not game.trouble
 
 
 def test_the_pieces_are_what_their_protocols_say():

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from importlib import metadata
 from types import SimpleNamespace
@@ -27,10 +28,14 @@ from charles.errors import PadError
 from charles.io.deadzones import from_axis
 from charles.io.pads.make import make_pad
 from charles.io.pads.pad import Pad
-from charles.io.pads.uinput import NAME
+from charles.io.pads.uinput import NAME, UinputDevice
+from charles.io.pads.xbox import NEUTRAL, PadReport
 from charles.pad_config import PadConfig, PadKind
 from charles.process import stop_on_signals
 from charles.sample import DRIVING_CONTROLS
+from charles.takeover import make_takeover
+from charles.takeover_config import TakeoverConfig
+from charles.timing import RateKeeper
 
 KINDS: tuple[PadKind, ...] = ("uinput", "virtual")
 CAR: Any = SimpleNamespace(controls=DRIVING_CONTROLS)
@@ -179,6 +184,65 @@ def watched(kind: PadKind) -> dict:
     return report
 
 
+def stalled(kind: PadKind) -> dict:
+    """What a pad does whose player stands still: how long full throttle is held."""
+    before = nodes()
+    with closing(make_pad(PadConfig(kind=kind, wake_up=False), CAR)) as pad:
+        reader = wait_for_pad(before)
+        pad.update(np.array([1.0, 1.0], np.float32))
+        began_s = time.monotonic()
+        held = shown(reader)
+        while shown(reader)["RZ"] and time.monotonic() < began_s + WAIT_S:
+            time.sleep(0.005)
+        return {"held": held, "held_s": time.monotonic() - began_s, "then": shown(reader)}
+
+
+def taken_over() -> dict:
+    """A person's pad of the kernel's, beside the one that a network drives with at 30 Hz: how long
+    after a touch the latter follows, and what happens when the former is unplugged."""
+    hand, before = UinputDevice(), nodes()
+    takeover = make_takeover(TakeoverConfig(kind="evdev", release_s=0.3))
+    assert takeover is not None
+    takeover.begin(DRIVING_CONTROLS)
+    touches_ms: list[float] = []
+    with takeover, closing(make_pad(PadConfig(kind="uinput", wake_up=False), CAR)) as pad:
+        reader, keeper = wait_for_pad(before), RateKeeper(30.0)
+
+        def drive(until: Callable[[], bool]) -> None:
+            """The network brakes, the person goes."""
+            ends_s = time.monotonic() + WAIT_S
+            while not until() and time.monotonic() < ends_s:
+                keeper.wait()
+                turn = takeover.step()
+                pad.update(np.array([-1.0, 0.0], np.float32) if turn is None else turn.controls)
+
+        def touch_at(delay_s: float) -> threading.Thread:
+            def touch() -> None:
+                time.sleep(delay_s)
+                touched_s.append(time.monotonic())
+                hand.show(PadReport(0.0, 1.0, -1.0))
+
+            thread = threading.Thread(target=touch)
+            thread.start()
+            return thread
+
+        for number in range(20):
+            drive(lambda: shown(reader)["Z"] == 255)
+            touched_s: list[float] = []
+            thread = touch_at(0.05 + 0.0017 * number)  # anywhere between two ticks
+            drive(lambda: shown(reader)["RZ"] == 255)
+            touches_ms.append(1e3 * (time.monotonic() - touched_s[0]))
+            thread.join()
+            if number < 19:
+                hand.show(NEUTRAL)
+        hand.close()
+        drive(lambda: bool(takeover.note))
+        let_go = shown(reader)
+        drive(lambda: shown(reader)["Z"] == 255)
+        return {"touch_to_pad_ms": touches_ms, "note": takeover.note, "after_unplugging": let_go,
+                "then": shown(reader)}  # fmt: skip
+
+
 def hold(kind: PadKind) -> None:
     """A player's process: full throttle and steering until it is told to stop."""
     stop = stop_on_signals()
@@ -222,8 +286,10 @@ def main() -> None:
     os.seteuid(0)
     for kind in KINDS:
         report[kind] = watched(kind)
+        report[kind]["stalled"] = stalled(kind)
         report[kind]["sigterm"] = ended_by(kind, signal.SIGTERM)
         report[kind]["sigkill"] = ended_by(kind, signal.SIGKILL)
+    report["takeover"] = taken_over()
     print(f"\nBEGIN {json.dumps(report)} END", flush=True)
 
 

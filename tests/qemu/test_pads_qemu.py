@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.qemu.boot import PROGRAMS, ROOT, boot
 
@@ -92,3 +93,22 @@ def test_the_pad_is_neutral_and_unplugged_on_every_way_out(report, kind):
     assert stopped["last"]["ABS_RZ"] == stopped["last"]["ABS_X"] == 0
     assert stopped["unplugged"]
     assert killed["unplugged"]
+
+
+@LONG
+@KINDS
+def test_a_pad_whose_player_stands_still_lets_go(report, kind):
+    stalled = report[kind]["stalled"]
+    assert stalled["held"]["RZ"] == 255
+    assert 0.4 < stalled["held_s"] < 5.0  # an emulated machine is slow
+    assert stalled["then"] | {"Y": 0} == {"X": 0, "Y": 0, "Z": 0, "RZ": 0}
+
+
+@LONG
+def test_who_touches_a_pad_of_the_kernels_drives_in_the_next_tick(report):
+    takeover = report["takeover"]
+    assert len(takeover["touch_to_pad_ms"]) == 20
+    assert np.median(takeover["touch_to_pad_ms"]) < 100.0
+    assert "unplugged" in takeover["note"]
+    assert takeover["after_unplugging"]["RZ"] == 0
+    assert takeover["then"]["Z"] == 255  # the network's

@@ -16,11 +16,12 @@ from tests.town.serving import serving
 
 from charles.errors import ConfigError, WireError
 from charles.options import TownOptions
+from charles.parsing import parse
 from charles.town.mod import folded
 from charles.town.protocol import is_due, our_weather
 from charles.town.render import Renderer
 from charles.town.server import TownServer
-from charles.town.server_config import ServerFaults, TownServerConfig
+from charles.town.server_config import ServerFaults, TownServerConfig, config_of
 from charles.town.world import World, WorldConfig
 
 ALL_KEYS = ("throttle", "brake", "steering", "speed", "yawRate", "location", "time")
@@ -497,3 +498,10 @@ def _connected(port, *, give_up_s):
             if time.monotonic() > give_up_s:
                 raise
             time.sleep(0.05)
+
+
+def test_how_a_server_misbehaves_is_said_on_the_command_line():
+    arguments = ["--faults.picture", "black", "--faults.stall-at", "7", "--silence-s", "0.5"]
+    options = parse(TownOptions, arguments, program="charles-town", text="")
+    config = config_of(options)
+    assert (config.faults.picture, config.faults.stall_at, config.silence_s) == ("black", 7, 0.5)

@@ -53,6 +53,8 @@ _HEADER = np.dtype(
     ]
 )
 _BINARY = os.O_BINARY if sys.platform == "win32" else 0
+_IN_MEMORY = os.O_SHORT_LIVED if sys.platform == "win32" else 0
+"""Windows then keeps a file's pages in memory where it can."""
 _owned: set[Path] = set()
 
 
@@ -78,7 +80,8 @@ class ProcessIdentity:
 
     pid: int
     started_s: float
-    """When it started, in seconds after boot: a clock that nobody adjusts."""
+    """When it started, in seconds after boot: a clock that nobody adjusts. On Windows, where the
+    time of boot follows from the clock, by the clock."""
 
     @classmethod
     def of(cls, pid: int) -> "ProcessIdentity | None":
@@ -87,7 +90,8 @@ class ProcessIdentity:
             process = psutil.Process(pid)
             if process.status() == psutil.STATUS_ZOMBIE:
                 return None
-            return cls(pid, process.create_time() - psutil.boot_time())
+            boot_s = 0.0 if sys.platform == "win32" else psutil.boot_time()
+            return cls(pid, process.create_time() - boot_s)
         except psutil.NoSuchProcess:
             return None
 
@@ -136,21 +140,22 @@ class Block:
         _check_space(name, num_bytes)
         path = block_dir() / name
         try:
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o600)
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY | _IN_MEMORY, 0o600)
         except FileExistsError as err:
             raise SharedMemoryError(
                 f"The name of a new block must be free, got {name!r}, which exists. "
                 "Is another trainer running under this name?"
             ) from err
         try:
-            os.write(fd, _make_header(num_bytes))
-            _reserve(fd, name, HEADER_BYTES + num_bytes)
-            mapping = mmap.mmap(fd, HEADER_BYTES + num_bytes)
+            try:
+                os.write(fd, _make_header(num_bytes))
+                _reserve(fd, name, HEADER_BYTES + num_bytes)
+                mapping = mmap.mmap(fd, HEADER_BYTES + num_bytes)
+            finally:
+                os.close(fd)  # first: Windows keeps the name of what is open
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        finally:
-            os.close(fd)
         _owned.add(path)
         return cls(name, mapping, is_owner=True)
 

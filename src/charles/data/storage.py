@@ -35,6 +35,7 @@ import numpy as np
 
 from charles.data.buffers import NOT_STORED
 from charles.errors import StorageError
+from charles.files import put_in_place
 from charles.sample import SampleSpec
 
 _MAGIC = b"CHARLSMP"
@@ -230,10 +231,19 @@ class Storage:
                 if isinstance(work, _Write):
                     self._write(work)
                 else:
-                    for sample_id in work:
-                        self._path(sample_id).unlink(missing_ok=True)
+                    self._delete(work)
             except OSError as err:
                 self._fail(err)
+
+    def _delete(self, sample_ids: list[int]) -> None:
+        """Delete files; one that Windows keeps because somebody reads it goes another time."""
+        for sample_id in sample_ids:
+            try:
+                self._path(sample_id).unlink(missing_ok=True)
+            except PermissionError:
+                if sys.platform != "win32":
+                    raise
+                self.forget([sample_id])
 
     def _write(self, work: _Write) -> None:
         if self.is_failed:
@@ -245,7 +255,7 @@ class Storage:
             with open(temporary, "wb", buffering=0) as file:
                 for part in (preamble, work.header, work.pixels.data.cast("B")):
                     _write_all(file.fileno(), memoryview(part))
-            temporary.replace(path)
+            put_in_place(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
@@ -390,7 +400,7 @@ def _begin_session(directory: Path, layout: dict[str, Any]) -> int:
             _compare(path, layout, theirs)
         temporary = directory / "layout.json.tmp"
         temporary.write_text(json.dumps({**layout, "session": session}, indent=2), encoding="utf-8")
-        temporary.replace(path)
+        put_in_place(temporary, path)
     except (ValueError, KeyError, AttributeError, TypeError) as err:
         raise StorageError(
             f"{path} must be the description of stored samples, got something else ({err}). "

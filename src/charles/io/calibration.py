@@ -174,12 +174,22 @@ def with_calibration(config: TrainConfig, path: Path | None) -> TrainConfig:
     """``config`` with a person's pad read through the dead zones that were measured.
 
     Raises:
-        CalibrationError: The calibration is of another game, or cannot be used.
+        CalibrationError: The calibration is of another game, cannot be used, or has found pictures
+            to be later than the run takes them to be.
     """
     if path is None:
         return config
     game = config.game
     calibration = load_calibration(path)
     calibration.require_game(CaptureInfo(name=game.name, title=game.window.screen.title), path)
+    offset_ms, found = config.collect.latency_offset_ms, calibration.latency
+    if found is not None and not found.low_ms - 1 <= offset_ms <= found.high_ms + 1:
+        raise CalibrationError(
+            f"Pictures must be paired as {path} found them, {found.offset_ms:.1f} ms late, got a "
+            f"run with {offset_ms:g} ms. Start the trainer with --collect.latency-offset-ms "
+            f"{found.offset_ms:.1f}."
+        )
+    if calibration.axes is None and found is not None:
+        return config
     zones = calibration.require_axes(path).zones
     return replace(config, game=game.with_human(replace(game.human, zones=zones)))

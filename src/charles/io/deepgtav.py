@@ -21,7 +21,6 @@ import numpy as np
 from charles.config import GameConfig
 from charles.errors import GameError, GameProtocolError
 from charles.io.capture import CaptureInfo
-from charles.io.deadzones import to_axis
 from charles.io.deepgtav_dialect import Dialect, TcpDialect
 from charles.io.deepgtav_options import Camera, DeepGTAVOptions, Tally
 from charles.io.deepgtav_pairs import Data, Pair
@@ -34,7 +33,7 @@ from charles.io.deepgtav_watch import (
     is_plausible_motion,
 )
 from charles.io.game import Scene, Telemetry, checked_controls, chosen_scene
-from charles.pad_config import ZonesConfig
+from charles.io.pads.xbox import Axes
 from charles.sample import DRIVING_CONTROLS
 from charles.timing import NS_PER_S, clock_ns
 from charles.town import protocol
@@ -88,6 +87,8 @@ class DeepGTAVGame:
         self._watch = StartWatch(options.dead_start_s)
         self._purpose = RandomTarget(self._rng)
         self._has_labels = options.trust_controls or not self._dialect.are_controls_doubtful
+        self._are_refuted = False
+        self._axes = Axes(options.zones)
         self._scene = Scene()
         self._is_npc_driving = True
         self._is_closed = False
@@ -105,13 +106,13 @@ class DeepGTAVGame:
     @property
     def capture(self) -> CaptureInfo:
         """How its pictures come about."""
-        zone, dialect = self._options.dead_zone, self._dialect
+        dialect = self._dialect
         return CaptureInfo(
             name=self._config.name,
             version=dialect.name,
             camera=dialect.camera,
             resizer=dialect.resizer,
-            write=ZonesConfig(accelerate=zone, brake=zone, steering=zone),
+            write=self._options.zones,
             tells_controls=self._has_labels,
         )
 
@@ -263,8 +264,8 @@ class DeepGTAVGame:
         }
 
     def _commands(self, controls: np.ndarray) -> bytes:
-        pedal, wheel = (float(value) for value in to_axis(controls, self._options.dead_zone))
-        return self._dialect.commands(max(pedal, 0.0), max(-pedal, 0.0), wheel)
+        report = self._axes.report(float(controls[0]), float(controls[1]))
+        return self._dialect.commands(report.right_trigger, report.left_trigger, report.stick_x)
 
     def _command(self, controls: np.ndarray) -> None:
         """Send ``controls`` unless they are what the game already holds.
@@ -305,6 +306,7 @@ class DeepGTAVGame:
         self._session.counted.builds += 1
         self._session.forget(clock_ns() + round(self._options.settle_s * NS_PER_S))
         self._acting = self._sent = self._neutral  # a rebuilt scene begins with neutral commands
+        self._axes.rest()
         self._here = None
         self._refused_in_row = 0
         self._check.restart()
@@ -359,11 +361,13 @@ class DeepGTAVGame:
         Raises:
             GameProtocolError: There has been nonsense for too long.
         """
-        data = pair.data
-        needs_label = self._is_npc_driving and self._has_labels and self._options.needs_labels
+        data, options = pair.data, self._options
+        needs_label = self._is_npc_driving and self._has_labels and options.needs_labels
         if is_plausible_motion(data) and (not needs_label or self._check.is_possible(data)):
-            if needs_label:
-                self._require_believable(pair)
+            wrong = "" if self._are_refuted or not self._has_labels else self._contradiction(pair)
+            if wrong and needs_label:
+                raise GameProtocolError(f"DeepGTAV: {wrong} {BUILD_ADVICE}")
+            self._are_refuted = self._are_refuted or (bool(wrong) and not options.needs_labels)
             return False
         self._session.counted.refused += 1
         self._refused_in_row += 1
@@ -375,20 +379,24 @@ class DeepGTAVGame:
             )
         return True
 
-    def _require_believable(self, pair: Pair) -> None:
-        """Refuse controls that are possible one by one, but not as those of a car that drives."""
+    def _contradiction(self, pair: Pair) -> str:
+        """What is wrong with controls that are possible one by one, but not as those of a car that
+        drives; empty if nothing."""
         data = pair.data
-        if self._check.is_frozen(data, pair.captured_ns):
-            raise GameProtocolError(
-                "DeepGTAV: controls must change while the car moves, got "
-                f"{_shown(data)} for {self._options.constant_s:g} s. {BUILD_ADVICE}"
+        told = (data.throttle - data.brake, data.steering)
+        is_ours = not self._is_npc_driving and np.allclose(told, self._acting, atol=0.05)
+        if self._check.is_frozen(data, pair.captured_ns) and not is_ours:
+            return (
+                f"controls must change while the car moves, got {_shown(data)} for "
+                f"{self._options.constant_s:g} s."
             )
         if self._check.is_contradicted(data):
-            raise GameProtocolError(
-                "DeepGTAV: steering must say where the car turns, but in "
-                f"{self._options.num_turning} pairs it hardly ever did; now {_shown(data)} at "
-                f"{data.yaw_rate:.3g} degrees/s to the left. {BUILD_ADVICE}"
+            return (
+                f"steering must say where the car turns, but in {self._options.num_turning} pairs "
+                f"it hardly ever did; now {_shown(data)} at {data.yaw_rate:.3g} degrees/s to the "
+                "left."
             )
+        return ""
 
     def _is_dead_start(self, pair: Pair) -> bool:
         """Whether the NPC never began to move; then the game is started anew, elsewhere.
@@ -420,7 +428,8 @@ class DeepGTAVGame:
         assert scene.weather is not None
         assert scene.time_of_day_h is not None
         controls = self._acting.copy()
-        is_told = self._has_labels and self._check.is_possible(data)
+        is_told = self._has_labels and not self._are_refuted and self._check.is_possible(data)
+        is_label = is_told and (self._check.is_proven or self._options.trust_controls)
         if is_told:
             pedal = data.throttle - data.brake
             controls = np.clip(np.array([pedal, data.steering], np.float32), -1.0, 1.0)
@@ -428,7 +437,7 @@ class DeepGTAVGame:
             captured_ns=pair.captured_ns,
             controls=controls,
             has_controls=is_told,
-            label=controls.copy() if self._is_npc_driving and is_told else None,
+            label=controls.copy() if self._is_npc_driving and is_label else None,
             speed_mps=data.speed,
             purpose=self._purpose.purpose(data.location),
             location=data.location,

@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass, field
 
 from charles.errors import require
-from charles.io.deadzones import DeadZone
+from charles.pad_config import ZonesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,8 @@ class DeepGTAVOptions:
     constant_s: float = 5.0
     """Controls that stay exactly the same for so long while the car moves are garbage."""
     num_turning: int = 90
-    """Pairs of a turning car by which steering is judged that does not say where it turns."""
+    """Pairs of a turning car by which steering is judged that does not say where it turns. There
+    are no labels before a third of them."""
     blind_s: float = 10.0
     """Pictures that stay black, or the same while the car moves, for so long are no pictures."""
     refused_limit: int = 60
@@ -45,8 +46,8 @@ class DeepGTAVOptions:
     """So many dead starts, restarts, or connections without one good pair, in a row are too
     many."""
     needs_labels: bool = True
-    """Somebody learns from the NPC's controls: what cannot be its controls is an error. A player
-    drives without them."""
+    """Somebody learns from the NPC's controls: what cannot be its controls is an error. Without,
+    they are no longer told from then on."""
     restart_command: str = ""
     """Restarts the game when it is gone, silent or blind: a command line, run without a shell, that
     ends by itself once the game is on its way. Empty: that is an error instead."""
@@ -61,11 +62,11 @@ class DeepGTAVOptions:
     """The vehicle where a scene names none. A name that the game does not know hangs it."""
     area_m: tuple[tuple[float, float], tuple[float, float]] = ((-2500.0, 2500.0), (-2000.0, 6000.0))
     """Where random places are drawn from: x, then y."""
-    dead_zone: DeadZone = field(default_factory=lambda: DeadZone(neutral=0.0))
+    zones: ZonesConfig = field(default_factory=ZonesConfig)
     """How the game treats commands; :meth:`charles.io.deepgtav.DeepGTAVGame.act` undoes it."""
     trust_controls: bool = False
-    """Take the controls of a mod that is known to read them wrongly as labels, once they pass the
-    checks; others are checked only."""
+    """Somebody has looked at the controls: take them as labels also of a mod that is known to read
+    them wrongly, and before they are proven. They are checked all the same."""
 
     def __post_init__(self) -> None:
         for name in ("timeout_s", "connect_s", "dead_start_s", "constant_s", "blind_s",

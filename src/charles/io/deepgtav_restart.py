@@ -1,8 +1,8 @@
 """Running the user's command that restarts a game."""
 
-import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from typing import IO
 
@@ -51,13 +51,14 @@ def run_restart_command(command: str, *, timeout_s: float) -> None:
 
 def _start(command: str, said: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start a command in a session of its own, so that Ctrl-C ends us and not the game."""
-    is_windows = os.name == "nt"
+    flags = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
     return subprocess.Popen(
-        command if is_windows else shlex.split(command),  # Windows takes lines apart by itself
+        command if flags else shlex.split(command),  # Windows takes lines apart by itself
         stdin=subprocess.DEVNULL,
         stdout=said,
         stderr=said,
-        start_new_session=not is_windows,
+        start_new_session=not flags,
+        creationflags=flags,
     )
 
 

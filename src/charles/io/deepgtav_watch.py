@@ -33,6 +33,8 @@ _HEADING_M = 0.5
 class ControlCheck:
     """Finds controls that cannot be the car's, as a wrong build of the game reports them.
 
+    What cannot be told apart from nonsense yet is not proven: see ``is_proven``.
+
     Args:
         constant_s: Controls that stay exactly the same for so long, while the car moves all the
             time, are not real.
@@ -44,6 +46,8 @@ class ControlCheck:
         self._constant_ns = round(constant_s * NS_PER_S)
         self._num_turning = num_turning
         self._turning = self._agreeing = 0
+        self.is_proven = False
+        """Whether steering has said where the car turned, for a third of ``num_turning`` pairs."""
         self.restart()
 
     def restart(self) -> None:
@@ -79,9 +83,10 @@ class ControlCheck:
             return False
         self._turning += 1
         self._agreeing += (data.steering > 0.0) == (data.yaw_rate < 0.0)
+        is_wrong = self._agreeing < 0.75 * self._turning
+        self.is_proven = self.is_proven or (3 * self._turning >= self._num_turning and not is_wrong)
         if self._turning < self._num_turning:
             return False
-        is_wrong = self._agreeing < 0.75 * self._turning
         self._turning = self._agreeing = 0
         return is_wrong
 

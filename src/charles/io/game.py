@@ -63,11 +63,11 @@ class Telemetry:
     """Whether the car is off the road."""
     has_controls: bool = True
     """Whether somebody told ``controls``; where nobody did they are zeros."""
+    is_whole: bool = True
+    """Whether the game could be seen now and told what it should; where not, nobody drives by the
+    instant or learns from it."""
     is_still: bool = False
-    """Whether the picture was looked at now, is the one of ``captured_ns``, which is past, and may
-    be what a car sees that stands."""
-    is_hidden: bool = False
-    """Whether the picture could not be looked at now: it is the one of ``captured_ns``."""
+    """Whether the picture was looked at now and is the one of ``captured_ns``, which is past."""
     is_human: bool = False
     """Whether the label is what a person does with a pad of their own."""
 

@@ -155,12 +155,14 @@ class WindowGame:
         reading, is_silent = self._heard()
         told = _told(reading)
         label = self._label(told, reading, is_hidden=capture is None, is_silent=is_silent)
+        if not self.trouble:
+            self.trouble = self._telemetry_trouble(reading, is_silent=is_silent)
         controls = label if label is not None else told
         known = reading or _NOTHING
         return Telemetry(
             captured_ns=self._captured_ns or 0,
-            is_still=capture is not None and not capture.is_new and self._may_stand(reading),
-            is_hidden=capture is None,
+            is_still=capture is not None and not capture.is_new,
+            is_whole=not self.trouble,
             controls=np.zeros(len(self.controls), np.float32) if controls is None else controls,
             label=None if label is None else label.copy(),
             speed_mps=known.speed_mps,
@@ -221,9 +223,13 @@ class WindowGame:
             if source is not None:
                 source.close()
 
-    def _may_stand(self, reading: Reading | None) -> bool:
-        """Whether nothing says that nobody drives, as in a menu."""
-        return self._telemetry is None or (reading is not None and reading.speed_mps is not None)
+    def _telemetry_trouble(self, reading: Reading | None, *, is_silent: bool) -> str:
+        """Why nobody should drive by what is told; empty where nothing is said against it."""
+        if self._telemetry is not None and is_silent:
+            return f"no telemetry comes: {self._telemetry.explain()}"
+        if reading is not None and reading.speed_mps is None:
+            return "the game tells of no driving: a menu, a pause, or the end of a race"
+        return ""
 
     def _look(self) -> Capture | None:
         """The window as it is now; ``None`` if something hides it that may pass.

@@ -11,6 +11,7 @@ the next one is captured, so a slow client gets fewer pairs, and no pair is ever
 import json
 import select
 import socket
+import sys
 import threading
 import time
 
@@ -195,7 +196,10 @@ def serve(options: TownOptions, stop: threading.Event) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "win32":  # there SO_REUSEADDR lets two servers have the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(1)  # one more waits until the client of the moment has left
     except OSError as err:

@@ -11,6 +11,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from charles.errors import GameError, StorageError, require
+from charles.files import put_in_place
 
 
 class Film:
@@ -87,7 +88,7 @@ class Film:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
             if kind is None:
-                self._partial.replace(self.path)
+                put_in_place(self._partial, self.path)
         except (OSError, FFmpegError) as err:
             if kind is None:
                 raise self._error(err) from err

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from charles.errors import StorageError, require
+from charles.files import put_in_place
 from charles.sample import DRIVING_CONTROLS
 
 DPI = 120
@@ -282,6 +283,6 @@ def _save(figure: Any, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(partial, dpi=DPI, format="png")
-        partial.replace(path)
+        put_in_place(partial, path)
     except OSError as err:
         raise StorageError(f"{path} must be writable, got: {err.strerror or err}.") from err

@@ -7,15 +7,18 @@ from itertools import count
 import cv2
 import numpy as np
 import pytest
+from tests.io.screen.slideshow import slideshow, town_cameras
 
-from charles.errors import CaptureError, ConfigError
+from charles.errors import CaptureError, ConfigError, WindowHiddenError
 from charles.io.abilities import ManyCameras
 from charles.io.game import Scene
 from charles.io.screen.interleaved import InterleavedSource, read_reference
 from charles.io.screen.make import make_source
 from charles.io.screen.source import Capture, FrameSource
+from charles.io.screen.x11 import X11Source
 from charles.io.window import WindowGame
 from charles.screen_config import ScreenConfig
+from charles.timing import RateKeeper
 
 SHAPE = (36, 64, 3)
 RATE_HZ = 90.0
@@ -30,13 +33,15 @@ class Turns:
         self.patterns = [
             cv2.resize(rng.integers(0, 256, (3, 4, 3), np.uint8), SHAPE[1::-1]) for _ in range(3)
         ]
-        self.is_gone = self.is_closed = False
+        self.is_gone = self.is_hidden = self.is_closed = False
         self._numbers = (number for number in count() if number not in lost)
         self._due_s, self._number = time.monotonic(), -1
 
     def grab(self, out):
         if self.is_gone:
             raise CaptureError("The window 'Game' is gone.")
+        if self.is_hidden:
+            raise WindowHiddenError("The window 'Game' is covered by 'Mail'.")
         is_new = time.monotonic() >= self._due_s
         if is_new:  # a reader that is late gets the next picture, not a later one
             self._due_s = max(self._due_s + 1 / RATE_HZ, time.monotonic())
@@ -113,6 +118,52 @@ def test_a_window_that_goes_away_is_told_to_whoever_grabs():
         wait_for(lambda: not source._thread.is_alive())
         with pytest.raises(CaptureError, match="is gone"):
             source.grab(out)
+
+
+def test_a_window_that_is_hidden_for_a_while_is_watched_again():
+    screen, out = Turns(), np.empty(SHAPE, np.uint8)
+    with closing(watching(screen)) as source:
+        source.grab(out)
+        screen.is_hidden = True
+        wait_for(lambda: source._hidden is not None)
+        with pytest.raises(WindowHiddenError, match="Mail"):
+            source.grab(out)
+        source.grab_camera("third_person", out)  # spectators keep what they saw last
+        screen.is_hidden = False
+        wait_for(lambda: source._hidden is None)
+        number = screen._number
+        wait_for(lambda: screen._number > number + 6)
+        source.grab(out)
+        assert nearest(screen, out) == 0
+
+
+def test_three_cameras_of_a_window_are_told_apart_at_90_pictures_a_second(display, tmp_path):
+    """Of real pictures, through the real capture; rates are for the benchmark to judge."""
+    pictures = town_cameras(45)
+    known = {picture.tobytes(): at % 3 for at, picture in enumerate(
+        pictures.reshape(-1, *pictures.shape[2:]))}  # fmt: skip
+    config = ScreenConfig(title="three cameras")
+    with (
+        slideshow(tmp_path, pictures, "three cameras", RATE_HZ),
+        closing(
+            InterleavedSource(
+                lambda: X11Source(config, height=pictures.shape[2], width=pictures.shape[3]),
+                reference=town_cameras(1, seed=7)[0, 0],
+                rate_hz=RATE_HZ,
+            )
+        ) as source,
+    ):
+        out, keeper = np.empty(source.frame_shape, np.uint8), RateKeeper(30.0)
+        source.grab(out)
+        seen = []
+        for _ in range(90):
+            keeper.wait()
+            source.grab(out)
+            seen.append(known.get(out.tobytes()))  # None: torn, or of another drive's loop
+        rates = [report.rate_hz for report in source.cadences().values()]
+    assert seen.count(0) >= 80
+    assert seen.count(1) + seen.count(2) == 0
+    assert min(rates) > 10.0  # on a machine that is busy with tests
 
 
 def test_what_cannot_be_opened_says_so_at_once(tmp_path):

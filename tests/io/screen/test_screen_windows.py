@@ -4,13 +4,15 @@ import importlib.util
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from charles.errors import CaptureError, ConfigError, ExtraMissingError
+from charles.errors import CaptureError, ConfigError, ExtraMissingError, WindowHiddenError
 from charles.io.screen.inbox import Inbox
 from charles.io.screen.make import make_source
+from charles.io.screen.region import Rectangle
 from charles.io.screen.source import FrameSource
 from charles.io.screen.windows import DxcamSource
 from charles.screen_config import ScreenConfig
@@ -56,6 +58,26 @@ def test_dxcam_gives_the_last_picture_again_where_there_is_none():
     source.close()
     assert camera.is_released
     with pytest.raises(CaptureError, match="closed"):
+        source.grab(out)
+
+
+def test_dxcam_finds_out_that_the_monitor_has_another_mode():
+    camera = Camera([7])
+
+    def look(region=None, new_frame_only=False):
+        camera.width = 320
+        return None
+
+    source = DxcamSource(ScreenConfig(kind="dxcam"), **SIZE, camera=camera)
+    out = np.zeros(source.frame_shape, np.uint8)
+    source.grab(out)
+    source._window = SimpleNamespace(area=lambda: Rectangle(100, 0, 80, 60))
+    camera.grab = look
+    with pytest.raises(WindowHiddenError, match="not on the screen"):
+        source.grab(out)
+    assert not source.grab(out).is_new  # what was seen before, until there is more
+    camera.grab = lambda **_: 1 / 0
+    with pytest.raises(CaptureError, match="cannot be read: division by zero"):
         source.grab(out)
 
 

@@ -105,7 +105,8 @@ class SendInputKeys:
         code = self._user32.MapVirtualKeyW(virtual, TO_SCANCODE_EX)
         if not code:
             raise PadError(f"The keyboard layout has no key {name!r}. Choose others: --pad.keys")
-        return code
+        # For arrows the layout names the keys of the number pad, which have the same codes.
+        return 0xE000 | code & 0xFF if name in ("up", "down", "left", "right") else code
 
 
 def user32() -> Any:

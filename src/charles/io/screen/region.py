@@ -126,6 +126,11 @@ def part_of(whole: Rectangle, region: tuple[int, int, int, int] | None, what: st
     return part.shifted(whole.left, whole.top)
 
 
+def hidden_error(window: Window) -> WindowHiddenError:
+    """What to say of a window that is not on the screen at all."""
+    return WindowHiddenError(f"The window {window.title!r} is minimised or hidden. Bring it back.")
+
+
 def require_visible(
     window: Window, area: Rectangle, above: Iterable[Window], screen: Rectangle
 ) -> None:
@@ -142,7 +147,7 @@ def require_visible(
     """
     name = repr(window.title)
     if not window.is_shown:
-        raise WindowHiddenError(f"The window {name} is minimised or hidden. Bring it back.")
+        raise hidden_error(window)
     if not area.is_inside(screen):
         raise WindowHiddenError(
             f"The window {name} must lie on the screen, which is {screen}, got {area}. Move it."

@@ -2,10 +2,18 @@
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from charles.errors import CaptureError
-from charles.io.screen.region import Rectangle, Window, find_window, part_of, require_visible
+from charles.io.screen.region import (
+    Rectangle,
+    Window,
+    find_window,
+    hidden_error,
+    part_of,
+    require_visible,
+)
 
 CLOAKED = 14
 """DWMWA_CLOAKED: windows of other workspaces, and of apps that sleep, are "visible" but cloaked."""
@@ -52,20 +60,25 @@ class Win32Window:
         if place is None:
             raise CaptureError(f"The window {self._title!r} was closed.")
         window = stack[place]
+        if not window.is_shown:  # whose content has no size
+            raise hidden_error(window)
         area = part_of(window.rectangle, self._region, f"the window {window.title!r}")
-        above = [one for one in stack[:place] if one.is_shown and one.rectangle.width > 0]
+        above = [
+            replace(one, rectangle=frame)
+            for one in stack[:place]
+            if one.is_shown and (frame := self.frame(one.handle)).width > 0
+        ]
         screen = Rectangle(0, 0, self._user.GetSystemMetrics(0), self._user.GetSystemMetrics(1))
         if may_be_covered:
             above, screen = [], area
         require_visible(window, area, above, screen)
         return area
 
-    def frame(self) -> Rectangle:
-        """The whole window as it is seen, with frame and title bar."""
+    def frame(self, handle: int | None = None) -> Rectangle:
+        """A whole window as it is seen, with frame and title bar; by default this one."""
         bounds = (ctypes.c_long * 4)()
-        self._dwm.DwmGetWindowAttribute(
-            ctypes.c_void_p(self.handle), FRAME_BOUNDS, bounds, ctypes.sizeof(bounds)
-        )
+        at = ctypes.c_void_p(self.handle if handle is None else handle)
+        self._dwm.DwmGetWindowAttribute(at, FRAME_BOUNDS, bounds, ctypes.sizeof(bounds))
         left, top, right, bottom = bounds
         return Rectangle(left, top, right - left, bottom - top)
 

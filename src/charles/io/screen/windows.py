@@ -4,12 +4,15 @@ The libraries themselves were not run here, for want of Windows; what is done wi
 tested.
 """
 
+import signal
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from charles.errors import CaptureError, ExtraMissingError
+from charles.errors import CaptureError, ExtraMissingError, WindowHiddenError
 from charles.io.screen.inbox import Inbox
 from charles.io.screen.region import Rectangle, part_of
 from charles.io.screen.resize import Resizer, check_frame
@@ -53,16 +56,15 @@ class DxcamSource:
         monitor = 1 if config.title else max(1, config.monitor)
         self._window = Win32Window(config.title, config.region) if config.title else None
         self._camera: Any = _dxcam_camera(monitor) if camera is None else camera
-        whole = Rectangle(0, 0, self._camera.width, self._camera.height)
-        region = None if config.title else config.region
-        self._fixed = part_of(whole, region, f"monitor {monitor}")
+        self._monitor, self._region = monitor, None if config.title else config.region
+        self._fixed()  # which must be inside
 
     def grab(self, out: np.ndarray) -> Capture:
         """See :class:`charles.io.screen.source.FrameSource`; waits for the first picture only."""
         check_frame(out, self.frame_shape)
         if self._camera is None:
             raise CaptureError("The capture is closed. Make a new one.")
-        area = self._fixed if self._window is None else self._window.area()
+        area = self._fixed() if self._window is None else self._window.area()
         asked_ns = clock_ns()
         pixels = self._take(area)
         while pixels is None and self._last is None:
@@ -80,13 +82,25 @@ class DxcamSource:
 
     def close(self) -> None:
         """See :class:`charles.io.screen.source.FrameSource`."""
-        if self._camera is not None:
-            self._camera.release()
-        self._camera = None
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            with suppress(Exception):
+                camera.release()
+
+    def _fixed(self) -> Rectangle:
+        """The wanted part of the monitor, whose size changes with its mode."""
+        whole = Rectangle(0, 0, self._camera.width, self._camera.height)
+        return part_of(whole, self._region, f"monitor {self._monitor}")
 
     def _take(self, area: Rectangle) -> np.ndarray | None:
-        region = (area.left, area.top, area.right, area.bottom)
-        return self._camera.grab(region=region, new_frame_only=True)
+        camera, region = self._camera, (area.left, area.top, area.right, area.bottom)
+        try:
+            if area.is_inside(Rectangle(0, 0, camera.width, camera.height)):
+                return camera.grab(region=region, new_frame_only=True)
+            camera.grab()  # by which it finds out that the monitor's mode has changed
+        except Exception as err:  # bare exceptions of COM
+            raise CaptureError(f"The screen cannot be read: {err}. Start again.") from err
+        raise WindowHiddenError(f"{area} is not on the screen now. Move the window back.")
 
 
 class WindowsCaptureSource:
@@ -121,24 +135,32 @@ class WindowsCaptureSource:
     def close(self) -> None:
         """See :class:`charles.io.screen.source.FrameSource`."""
         self.inbox.end("The capture is closed. Make a new one.")
-        if self._control is not None:
-            self._control.stop()
-        self._control = None
+        control, self._control = self._control, None
+        if control is not None:
+            with suppress(Exception):  # it repeats what its callbacks raised
+                control.stop()
 
     def _start(self) -> Any:
         module = _load_windows_capture()
         where = {"monitor_index": max(1, self._config.monitor)}
         if self._window is not None:
             where = {"window_hwnd": self._window.handle}
-        capture = module.WindowsCapture(cursor_capture=False, draw_border=None, **where)
+        try:
+            capture = module.WindowsCapture(cursor_capture=False, draw_border=None, **where)
+        except Exception as err:  # bare exceptions of a library in another language
+            raise _not_captured(err) from err
 
         # The library knows its callbacks by these names.
         @capture.event
         def on_frame_arrived(frame: Any, capture_control: Any) -> None:
             arrived_ns = clock_ns()
             try:
-                self.inbox.put(self._crop(frame.frame_buffer), arrived_ns)
-            except CaptureError as err:  # for the grabbing thread
+                pixels = self._crop(frame.frame_buffer)
+                if pixels is not None:
+                    self.inbox.put(pixels, arrived_ns)
+            except WindowHiddenError:
+                return  # the grabbing thread finds that out by itself
+            except Exception as err:  # for the grabbing thread
                 self.inbox.end(str(err))
                 capture_control.stop()
 
@@ -146,20 +168,34 @@ class WindowsCaptureSource:
         def on_closed() -> None:
             self.inbox.end("The window, or the monitor, is gone.")
 
-        return capture.start_free_threaded()
+        try:
+            return capture.start_free_threaded()
+        except Exception as err:
+            raise _not_captured(err) from err
 
-    def _crop(self, pixels: np.ndarray) -> np.ndarray:
-        """The wanted part of a picture that shows a whole window, with its frame, or a monitor."""
+    def _crop(self, pixels: np.ndarray) -> np.ndarray | None:
+        """The wanted part of a picture that shows a whole window, with its frame, or a monitor;
+        ``None`` for a picture of before, or in the midst of, a change of size."""
         height, width = pixels.shape[:2]
+        whole = Rectangle(0, 0, width, height)
         if self._window is None:
-            part = part_of(Rectangle(0, 0, width, height), self._config.region, "the monitor")
+            part = part_of(whole, self._config.region, "the monitor")
         else:
             frame = self._window.frame()
             part = self._window.area(may_be_covered=True).shifted(-frame.left, -frame.top)
-        return pixels[part.top : part.bottom, part.left : part.right]
+        is_whole = part.is_inside(whole)
+        return pixels[part.top : part.bottom, part.left : part.right] if is_whole else None
+
+
+def _not_captured(err: Exception) -> CaptureError:
+    return CaptureError(
+        f"Windows' capture does not start: {err}. It needs Windows 10 from 2004 on, and the window "
+        "or monitor that is named; or take --game.window.screen.kind dxcam."
+    )
 
 
 def _dxcam_camera(monitor: int) -> Any:
+    term = signal.getsignal(signal.SIGTERM)
     try:
         import dxcam  # pyright: ignore[reportMissingImports]
     except ImportError as err:
@@ -168,12 +204,13 @@ def _dxcam_camera(monitor: int) -> Any:
         ) from err
     try:
         # BGRA is how the screen comes: no conversion there.
-        camera = dxcam.create(output_idx=monitor - 1, output_color="BGRA")
+        return dxcam.create(output_idx=monitor - 1, output_color="BGRA")
     except Exception as err:  # bare exceptions of COM and of lists
         raise CaptureError(f"Monitor {monitor} cannot be captured: {err}.") from err
-    if camera is None:
-        raise CaptureError(f"Monitor {monitor} is captured already by this process.")
-    return camera
+    finally:
+        # It would release the camera under our hands before who is asked to stop has stopped.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, term)
 
 
 def _load_windows_capture() -> Any:
