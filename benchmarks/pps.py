@@ -101,6 +101,8 @@ def main() -> None:
             each for each in BACKENDS if each in (given.backends or BACKENDS)
         ]
         backbones = given.backbones or [*BACKBONES]
+        if not {*given.training} <= {*backbones}:
+            parser.error(f"--training must name backbones of {backbones}, got {given.training}")
         rows = measure_matrix(backends, backbones, seconds=given.seconds, training=given.training)
         command += f" --backends {' '.join(backends)} --backbones {' '.join(backbones)}"
         if given.training:

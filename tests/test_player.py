@@ -182,6 +182,8 @@ class Hiccup(TownGame):
             return replace(telemetry, captured_ns=telemetry.captured_ns - 10**9)
         if self.trouble == "still":
             return replace(telemetry, captured_ns=telemetry.captured_ns - 10**9, is_still=True)
+        if self.trouble == "hidden":
+            return replace(telemetry, is_whole=False)
         if self.trouble == "slow":
             time.sleep(2 * LOST_S)
             return replace(telemetry, captured_ns=time.monotonic_ns())
@@ -198,6 +200,21 @@ def test_a_car_that_stands_before_a_still_picture_is_driven_on(run, policy):
     player.tick()
     assert player.tally.lost == 0
     assert pad.updates[-1].controls.any()
+
+
+def test_a_game_that_is_not_seen_is_nobodys_fault(run, policy):
+    """Neither stuck nor judged: the pad was let go of."""
+    stuck = UnstuckConfig(window_s=0.3, distance_m=1000.0)
+    game = Hiccup(replace(run.config.game, is_realtime=True), height=36, width=64, seed=0)
+    player, _, pad = make_player(run, policy, game, unstuck=stuck)
+    player.begin(SCENE)
+    game.trouble = "hidden"
+    for _ in range(30):
+        player.tick()
+        assert not pad.updates[-1].controls.any()
+    assert player.tally.unstucks == 0
+    assert player.tally.lost == 30
+    assert "let go of" in player.sight_note()
 
 
 class Mute:

@@ -77,15 +77,6 @@ def test_a_deaf_worker_is_killed_in_time(tmp_path):
     assert not worker.is_alive
 
 
-def test_a_worker_that_its_owner_forgot_stops(tmp_path):
-    begun = tmp_path / "begun"
-    worker = Worker("forgotten", wait_for_stop, begun)
-    child = psutil.Process(worker.pid)
-    until(begun.exists)
-    del worker
-    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
-
-
 PARENT = """
 import sys, time
 sys.path.insert(0, {tests!r})

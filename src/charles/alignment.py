@@ -107,11 +107,14 @@ class Alignment:
             frame: The present frame, copied if it has to wait.
 
         Returns:
-            ``None`` while nothing is that old, as at the start of an episode; and where frames have
-            to be told apart by their time, for a frame that came already.
+            ``None`` while nothing is that old, as at the start of an episode and after the game was
+            not seen; and where frames are told apart by their time, for one that came already.
         """
         now_ns, newest_ns = telemetry.captured_ns, self._newest_ns
         self._newest_ns = now_ns
+        if self._delay.delay_ns and not telemetry.is_whole:
+            self._delay.clear()  # what comes next has no past
+            return None
         if self._delay.delay_ns and now_ns == newest_ns:
             return None
         kept = frame.copy() if self.needs_every_frame else None

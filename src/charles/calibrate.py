@@ -60,6 +60,9 @@ class Rig:
     game: Game
     device: XboxDevice
     watch: Watch
+    is_watched: bool
+    """Whether the pad holds what it shows while the game is silent; a stepped game waits with its
+    car, and an adapter lets go of its own commands."""
     period_s: float
     last: Telemetry | None = None
     _shown: PadReport = NEUTRAL
@@ -89,8 +92,7 @@ class Rig:
         return self.last
 
     def _renew(self) -> None:
-        """A stepped game waits with its car."""
-        if self._shown != NEUTRAL and self.game.is_realtime:
+        if self._shown != NEUTRAL and self.is_watched:
             self.watch.renew()
         else:
             self.watch.rest()
@@ -191,7 +193,8 @@ def _rig(game: Game, options: CalibrateOptions) -> Iterator[Rig]:
     watch = Watch(let_go)
     try:
         game.reset(Scene(weather="clear", time_of_day_h=12.0, traffic=0.0, seed=options.seed))
-        rig = Rig(game, device, watch, 1.0 / options.rate_hz)
+        is_watched = game.is_realtime and options.pad.kind != "command"
+        rig = Rig(game, device, watch, is_watched, 1.0 / options.rate_hz)
         rig.tick()
         game.set_npc(False)
         device.show(NEUTRAL)
@@ -379,6 +382,7 @@ def _push(
     for side in (direction, -direction):
         recorded.hold(rolling._replace(stick_x=side * options.push), PULSE_S)
     recorded.hold(rolling, REST_S)
+    rig.show(NEUTRAL)  # finding motion in the pictures takes its time
     return Pulse(
         times_ns=np.array(recorded.times_ns),
         told=np.array(recorded.told),

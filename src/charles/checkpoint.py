@@ -15,9 +15,10 @@ import json
 import logging
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +304,7 @@ class Checkpoints:
     def _remove(self, path: Path) -> None:
         """Out of sight first, then away, so that nobody lists half a checkpoint. One that Windows
         keeps because somebody reads it goes with the next."""
-        with suppress(PermissionError):
+        with suppress(PermissionError) if sys.platform == "win32" else nullcontext():
             hidden = path.rename(path.with_name(path.name + _REMOVED_MARK))
             shutil.rmtree(hidden, ignore_errors=True)
 

@@ -198,6 +198,7 @@ class Player:
         self._acted: Delay[Acted] = Delay(offset_ns)
         """And so does what was done."""
         self._shown: Telemetry
+        self._is_whole = True
         outputs, controls = policy.config.outputs, policy.spec.controls
         self._filter = ControlFilter(outputs, controls, play.smoothing)
         self._unstuck = Unstuck(play.unstuck, play.rate_hz)
@@ -253,6 +254,7 @@ class Player:
         log.mark()
         told = self._told.add(telemetry.captured_ns, telemetry) or self._told.oldest
         self._shown = told or telemetry
+        self._is_whole = telemetry.is_whole and self._shown.is_whole
         inputs = self._observer.observe(self._shown)
         log.mark()
         predictions = self.policy.predict(inputs)
@@ -315,7 +317,7 @@ class Player:
         self._observer.remember(self._shown, shown.applied)
 
     def _record_person(self, human: HumanSamples, turn: Turn | None, captured_ns: int) -> None:
-        is_old = _age_s(captured_ns) > LOST_S or not self._shown.is_whole
+        is_old = _age_s(captured_ns) > LOST_S or not self._is_whole
         if turn is None or turn.is_lost or is_old:
             human.end()
             return
@@ -336,8 +338,9 @@ class Player:
         if self.tally.ticks % self._see_every == 0:
             self._stager.see(self._observer.inputs)
         self._show()
-        if self._turn is not None:
-            # A person may stand where they like, and is not what rollback judges.
+        if self._turn is not None or self.is_lost:
+            # A person may stand where they like, as must a car that nobody sees the way of; neither
+            # is what rollback judges.
             self._unstuck.reset()
             is_stuck = is_back = False
         else:

@@ -134,8 +134,6 @@ def _ask_to_stop() -> None:
 class Worker:
     """A spawned process that runs one function and reports how it ended.
 
-    It stops when this object goes, at the latest.
-
     Args:
         name: For people and for error texts.
         target: A module-level function.

@@ -67,7 +67,7 @@ class Stager:
 
         self._accepts_contract = accepts_contract
         self._capture: CaptureContract | None = None
-        """How the pictures were captured that the first one has learned from."""
+        """How the pictures were captured that the first staged one has learned from."""
         self.newest: Staged | None = None
         self.refusals: tuple[Refusal, ...] = ()
         self._policy = policy
@@ -109,21 +109,23 @@ class Stager:
     def _stage(self, step: int) -> None:
         policy = self._policy
         try:
-            self._require_same_capture(step)
+            capture = self._same_capture(step)
             variables = self._checkpoints.restore_variables(policy.abstract_variables, step=step)
             self.newest = Staged(step, policy.admit(variables, tuple(self._recent)))
+            self._capture = self._capture or capture
         except Exception as err:  # whatever a bad checkpoint does, the old parameters drive on
             kind = "" if isinstance(err, CharlesError) else f"{type(err).__name__}: "
             self.refusals = (*self.refusals, Refusal(step, f"{kind}{err}"))
 
-    def _require_same_capture(self, step: int) -> None:
-        """Refuse what has learned from other pictures than those that are seen here.
+    def _same_capture(self, step: int) -> CaptureContract | None:
+        """How the pictures were captured that a checkpoint has learned from.
 
         Raises:
-            ContractError: It has.
+            ContractError: Otherwise than those of the first staged one, and that is not accepted.
         """
         where = str(self._checkpoints.directory)
         theirs = from_data(self._checkpoints.contract(step).get("capture"), where)
-        if theirs is not None and self._capture is not None and not self._accepts_contract:
-            require_same(self._capture, theirs, who="a checkpoint to swap in")
-        self._capture = self._capture or theirs
+        if theirs is not None and self._capture is not None:
+            require_same(self._capture, theirs, who="a checkpoint to swap in",
+                         is_accepted=self._accepts_contract)  # fmt: skip
+        return theirs

@@ -417,16 +417,8 @@ class Trainer:
         if config.data.validation_share:
             notes.append(f"{intake.held_out} samples held out")
         notes += self._human.notes(intake)
-        log = self._log
-        more = (
-            self._guard.text,
-            self._validated,
-            self._turned,
-            self._hot.problem,
-            log.note,
-            log.failure,
-        )
-        notes += [text for text in more if text]
+        more = (self._guard.text, self._validated, self._turned, self._hot.problem)
+        notes += [text for text in (*more, self._log.note, self._log.failure) if text]
         return TrainView(
             title=str(config.run_dir),
             step=self._learner.step_number,

@@ -224,12 +224,13 @@ def test_who_only_drives_is_soon_told_no_controls_of_a_wrong_build(controls):
 
 
 def test_controls_are_no_labels_before_they_have_said_where_the_car_turns():
-    with serving() as server, playing(server.port, trust_controls=False) as game:
+    options = {"trust_controls": False, "num_turning": 24}
+    with serving() as server, playing(server.port, **options) as game:
         game.reset(SCENE)
         told = [game.tick() for _ in range(10)]
         assert all(each.label is None for each in told)
         assert all(each.has_controls for each in told)
-        drive(game, lambda telemetry: telemetry.label is not None, seconds=60.0)
+        drive(game, lambda telemetry: telemetry.label is not None, seconds=100.0)
 
 
 def test_no_label_of_a_wrong_build_is_ever_handed_out():

@@ -150,14 +150,15 @@ def test_a_car_that_turns_where_it_steers_is_never_contradicted(instants):
 @pytest.mark.parametrize("seed", range(20))
 def test_steering_is_proven_by_a_car_that_turns_where_it_says_and_by_no_other(seed):
     rng = np.random.default_rng(seed)
-    honest, random = (ControlCheck(constant_s=1.0) for _ in range(2))
-    for number in range(60):
-        yaw_rate = float(rng.uniform(6.0, 30.0) * rng.choice((-1, 1)))
-        told = data(steering=-yaw_rate / 60.0, yaw_rate=yaw_rate)
-        assert not honest.is_contradicted(told)
-        assert honest.is_proven is (number >= 29)
+    honest, constant, slow, random = (ControlCheck(constant_s=1.0) for _ in range(4))
+    for number in range(80):  # bends of a second, to the one side and to the other
+        yaw_rate = float(rng.uniform(6.0, 30.0)) * (1 if number // 20 % 2 else -1)
+        assert not honest.is_contradicted(data(steering=-yaw_rate / 60.0, yaw_rate=yaw_rate))
+        assert honest.is_proven is (number >= 34)
+        constant.is_contradicted(data(steering=0.3, yaw_rate=yaw_rate))
+        slow.is_contradicted(data(steering=0.5 * np.sin(number / 25.0), yaw_rate=yaw_rate))
         random.is_contradicted(data(steering=float(rng.uniform(-1, 1)), yaw_rate=yaw_rate))
-    assert not random.is_proven
+        assert not any(check.is_proven for check in (constant, slow, random))
 
 
 def test_labels_that_contradict_how_the_car_turns_are_refused():

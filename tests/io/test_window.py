@@ -177,6 +177,9 @@ def test_nothing_is_paired_with_the_picture_of_a_hidden_window(offset_ms):
         screen.is_hidden = True
         found = [paired() for _ in range(10)]
         assert all(one is None or one.label is None for one in found)
+        screen.is_hidden = False
+        first = paired()
+        assert (first is None) is (offset_ms != 0)  # there is no past yet to pair it with
         assert len(alignment._delay._items) <= 4
 
 

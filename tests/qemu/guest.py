@@ -33,7 +33,7 @@ from charles.io.pads.xbox import NEUTRAL, PadReport
 from charles.pad_config import PadConfig, PadKind
 from charles.process import stop_on_signals
 from charles.sample import DRIVING_CONTROLS
-from charles.takeover import make_takeover
+from charles.takeover import Takeover, make_takeover
 from charles.takeover_config import TakeoverConfig
 from charles.timing import RateKeeper
 
@@ -197,50 +197,63 @@ def stalled(kind: PadKind) -> dict:
         return {"held": held, "held_s": time.monotonic() - began_s, "then": shown(reader)}
 
 
+class Wheel:
+    """A pad that a network brakes with, at 30 Hz, and that a person may take over."""
+
+    def __init__(self, takeover: Takeover, pad: Pad, reader: evdev.InputDevice) -> None:
+        self.reader = reader
+        self._takeover, self._pad, self._keeper = takeover, pad, RateKeeper(30.0)
+
+    def drive(self, until: Callable[[], bool]) -> None:
+        """Drive until something is so, but not for ever."""
+        ends_s = time.monotonic() + WAIT_S
+        while not until() and time.monotonic() < ends_s:
+            self._keeper.wait()
+            turn = self._takeover.step()
+            self._pad.update(np.array([-1.0, 0.0], np.float32) if turn is None else turn.controls)
+
+    def drive_until_shown(self, axis: str) -> None:
+        """Drive until an axis is at its end: RZ is the person's, Z the network's."""
+        self.drive(lambda: shown(self.reader)[axis] == 255)
+
+
+def touch_ms(hand: UinputDevice, wheel: Wheel, after_s: float) -> float:
+    """How long after a person's touch the pad follows."""
+    touched_s: list[float] = []
+
+    def touch() -> None:
+        time.sleep(after_s)
+        touched_s.append(time.monotonic())
+        hand.show(PadReport(0.0, 1.0, -1.0))
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    wheel.drive_until_shown("RZ")
+    took_ms = 1e3 * (time.monotonic() - touched_s[0])
+    thread.join()
+    return took_ms
+
+
 def taken_over() -> dict:
-    """A person's pad of the kernel's, beside the one that a network drives with at 30 Hz: how long
-    after a touch the latter follows, and what happens when the former is unplugged."""
+    """A person's pad of the kernel's beside a network's: how long after a touch the latter follows,
+    and what happens when the former is unplugged while the person drives."""
     hand, before = UinputDevice(), nodes()
     takeover = make_takeover(TakeoverConfig(kind="evdev", release_s=0.3))
     assert takeover is not None
     takeover.begin(DRIVING_CONTROLS)
-    touches_ms: list[float] = []
+    took_ms = []
     with takeover, closing(make_pad(PadConfig(kind="uinput", wake_up=False), CAR)) as pad:
-        reader, keeper = wait_for_pad(before), RateKeeper(30.0)
-
-        def drive(until: Callable[[], bool]) -> None:
-            """The network brakes, the person goes."""
-            ends_s = time.monotonic() + WAIT_S
-            while not until() and time.monotonic() < ends_s:
-                keeper.wait()
-                turn = takeover.step()
-                pad.update(np.array([-1.0, 0.0], np.float32) if turn is None else turn.controls)
-
-        def touch_at(delay_s: float) -> threading.Thread:
-            def touch() -> None:
-                time.sleep(delay_s)
-                touched_s.append(time.monotonic())
-                hand.show(PadReport(0.0, 1.0, -1.0))
-
-            thread = threading.Thread(target=touch)
-            thread.start()
-            return thread
-
+        wheel = Wheel(takeover, pad, wait_for_pad(before))
         for number in range(20):
-            drive(lambda: shown(reader)["Z"] == 255)
-            touched_s: list[float] = []
-            thread = touch_at(0.05 + 0.0017 * number)  # anywhere between two ticks
-            drive(lambda: shown(reader)["RZ"] == 255)
-            touches_ms.append(1e3 * (time.monotonic() - touched_s[0]))
-            thread.join()
-            if number < 19:
-                hand.show(NEUTRAL)
+            hand.show(NEUTRAL)
+            wheel.drive_until_shown("Z")
+            took_ms.append(touch_ms(hand, wheel, 0.05 + 0.0017 * number))  # anywhere in a tick
         hand.close()
-        drive(lambda: bool(takeover.note))
-        let_go = shown(reader)
-        drive(lambda: shown(reader)["Z"] == 255)
-        return {"touch_to_pad_ms": touches_ms, "note": takeover.note, "after_unplugging": let_go,
-                "then": shown(reader)}  # fmt: skip
+        wheel.drive(lambda: bool(takeover.note))
+        let_go = shown(wheel.reader)
+        wheel.drive_until_shown("Z")
+        return {"touch_to_pad_ms": took_ms, "note": takeover.note, "after_unplugging": let_go,
+                "then": shown(wheel.reader)}  # fmt: skip
 
 
 def hold(kind: PadKind) -> None:

@@ -183,7 +183,8 @@ def with_calibration(config: TrainConfig, path: Path | None) -> TrainConfig:
     calibration = load_calibration(path)
     calibration.require_game(CaptureInfo(name=game.name, title=game.window.screen.title), path)
     offset_ms, found = config.collect.latency_offset_ms, calibration.latency
-    if found is not None and not found.low_ms - 1 <= offset_ms <= found.high_ms + 1:
+    half_ms = 500.0 / config.collect.rate_hz  # of an instant: finer pairing there is none
+    if found is not None and not found.low_ms - half_ms <= offset_ms <= found.high_ms + half_ms:
         raise CalibrationError(
             f"Pictures must be paired as {path} found them, {found.offset_ms:.1f} ms late, got a "
             f"run with {offset_ms:g} ms. Start the trainer with --collect.latency-offset-ms "

@@ -383,9 +383,7 @@ class DeepGTAVGame:
         """What is wrong with controls that are possible one by one, but not as those of a car that
         drives; empty if nothing."""
         data = pair.data
-        told = (data.throttle - data.brake, data.steering)
-        is_ours = not self._is_npc_driving and np.allclose(told, self._acting, atol=0.05)
-        if self._check.is_frozen(data, pair.captured_ns) and not is_ours:
+        if self._is_npc_driving and self._check.is_frozen(data, pair.captured_ns):
             return (
                 f"controls must change while the car moves, got {_shown(data)} for "
                 f"{self._options.constant_s:g} s."
@@ -428,8 +426,10 @@ class DeepGTAVGame:
         assert scene.weather is not None
         assert scene.time_of_day_h is not None
         controls = self._acting.copy()
+        is_believed = self._check.is_proven or self._options.trust_controls
         is_told = self._has_labels and not self._are_refuted and self._check.is_possible(data)
-        is_label = is_told and (self._check.is_proven or self._options.trust_controls)
+        is_told = is_told and (is_believed or self._options.needs_labels)  # who drives needs none
+        is_label = is_told and is_believed
         if is_told:
             pedal = data.throttle - data.brake
             controls = np.clip(np.array([pedal, data.steering], np.float32), -1.0, 1.0)

@@ -37,7 +37,7 @@ class DeepGTAVOptions:
     """Controls that stay exactly the same for so long while the car moves are garbage."""
     num_turning: int = 90
     """Pairs of a turning car by which steering is judged that does not say where it turns. There
-    are no labels before a third of them."""
+    are no labels before a sixth of them to each side."""
     blind_s: float = 10.0
     """Pictures that stay black, or the same while the car moves, for so long are no pictures."""
     refused_limit: int = 60

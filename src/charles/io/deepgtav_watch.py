@@ -46,8 +46,8 @@ class ControlCheck:
         self._constant_ns = round(constant_s * NS_PER_S)
         self._num_turning = num_turning
         self._turning = self._agreeing = 0
-        self.is_proven = False
-        """Whether steering has said where the car turned, for a third of ``num_turning`` pairs."""
+        self._sides = {True: [0, 0], False: [0, 0]}
+        """Pairs of turns to the right, and to the left, and how many of them agreed."""
         self.restart()
 
     def restart(self) -> None:
@@ -72,6 +72,15 @@ class ControlCheck:
             self._last, self._since_ns = values, captured_ns
         return captured_ns - self._since_ns > self._constant_ns
 
+    @property
+    def is_proven(self) -> bool:
+        """Whether steering has said where the car turned, to both sides, for a sixth of
+        ``num_turning`` pairs each: one bend agrees with whatever is constant."""
+        return all(
+            6 * turning >= self._num_turning and agreeing >= 0.75 * turning
+            for turning, agreeing in self._sides.values()
+        )
+
     def is_contradicted(self, data: Data) -> bool:
         """Whether the wheels have too often pointed elsewhere than where the car turned.
 
@@ -81,12 +90,15 @@ class ControlCheck:
         is_turning = data.speed >= _TURNING_MPS and abs(data.yaw_rate) >= _TURNING_DEG_S
         if not is_turning or data.throttle < 0.0 or abs(data.steering) < _STRAIGHT:
             return False
+        is_agreeing = (data.steering > 0.0) == (data.yaw_rate < 0.0)
         self._turning += 1
-        self._agreeing += (data.steering > 0.0) == (data.yaw_rate < 0.0)
-        is_wrong = self._agreeing < 0.75 * self._turning
-        self.is_proven = self.is_proven or (3 * self._turning >= self._num_turning and not is_wrong)
+        self._agreeing += is_agreeing
+        side = self._sides[data.yaw_rate < 0.0]
+        side[0] += 1
+        side[1] += is_agreeing
         if self._turning < self._num_turning:
             return False
+        is_wrong = self._agreeing < 0.75 * self._turning
         self._turning = self._agreeing = 0
         return is_wrong
 

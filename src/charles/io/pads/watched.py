@@ -56,9 +56,10 @@ class Watch:
 
     def close(self) -> None:
         """End the thread; waits for :data:`JOIN_S` at most, should the pad hang."""
-        with self.lock:
+        if self.lock.acquire(timeout=JOIN_S):
             self._is_open = False
             self.lock.notify()
+            self.lock.release()
         self._thread.join(JOIN_S)
 
     def _run(self) -> None:

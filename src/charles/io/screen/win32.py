@@ -64,9 +64,9 @@ class Win32Window:
             raise hidden_error(window)
         area = part_of(window.rectangle, self._region, f"the window {window.title!r}")
         above = [
-            replace(one, rectangle=frame)
+            replace(one, rectangle=self.frame(one.handle) or one.rectangle)
             for one in stack[:place]
-            if one.is_shown and (frame := self.frame(one.handle)).width > 0
+            if one.is_shown and one.rectangle.width > 0
         ]
         screen = Rectangle(0, 0, self._user.GetSystemMetrics(0), self._user.GetSystemMetrics(1))
         if may_be_covered:
@@ -74,11 +74,14 @@ class Win32Window:
         require_visible(window, area, above, screen)
         return area
 
-    def frame(self, handle: int | None = None) -> Rectangle:
-        """A whole window as it is seen, with frame and title bar; by default this one."""
+    def frame(self, handle: int | None = None) -> Rectangle | None:
+        """A whole window as it is seen, with frame and title bar; by default this one. ``None``
+        where Windows does not say."""
         bounds = (ctypes.c_long * 4)()
         at = ctypes.c_void_p(self.handle if handle is None else handle)
-        self._dwm.DwmGetWindowAttribute(at, FRAME_BOUNDS, bounds, ctypes.sizeof(bounds))
+        size = ctypes.sizeof(bounds)
+        if self._dwm.DwmGetWindowAttribute(at, FRAME_BOUNDS, bounds, size) != 0:
+            return None
         left, top, right, bottom = bounds
         return Rectangle(left, top, right - left, bottom - top)
 

@@ -182,6 +182,8 @@ class WindowsCaptureSource:
             part = part_of(whole, self._config.region, "the monitor")
         else:
             frame = self._window.frame()
+            if frame is None:
+                return None
             part = self._window.area(may_be_covered=True).shifted(-frame.left, -frame.top)
         is_whole = part.is_inside(whole)
         return pixels[part.top : part.bottom, part.left : part.right] if is_whole else None
