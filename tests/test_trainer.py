@@ -156,6 +156,7 @@ def test_a_checkpoint_comes_after_the_files_of_its_samples(tmp_path, monkeypatch
         lacking.append(len(known_ids(data_state) - on_disk))
         save(learner, data_state)
 
+    monkeypatch.setattr(trainer, "FLUSH_S", 60.0)  # however busy the disk and the machine are
     monkeypatch.setattr(Storage, "_write", write_slowly)
     monkeypatch.setattr(Learner, "save", save_and_look)
     train(config, collectors=1, console=False, stop=threading.Event())
