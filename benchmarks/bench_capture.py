@@ -8,7 +8,6 @@ drive through Town, drawn into a window; whose a picture is, is known from its p
 
 import tempfile
 import time
-from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -23,10 +22,9 @@ from benchmarks.harness import (
     write_results,
 )
 from tests.io.screen.pattern import pattern, read_corners
-from tests.io.screen.slideshow import slideshow, town_cameras
+from tests.io.screen.slideshow import watch_cameras
 from tests.io.screen.xserver import x_client, x_server
 
-from charles.io.screen.interleaved import CAMERAS, InterleavedSource
 from charles.io.screen.x11 import X11Source
 from charles.screen_config import ScreenConfig
 from charles.timing import RateKeeper
@@ -119,32 +117,10 @@ def bench_latency() -> list[Row]:
 
 def bench_cameras() -> list[Row]:
     """Three cameras of Town shown in turn at 90 pictures a second, watched by a player's loop."""
-    pictures = town_cameras(90)
-    known = {
-        picture.tobytes(): number % len(CAMERAS)
-        for number, picture in enumerate(pictures.reshape(-1, *pictures.shape[2:]))
-    }
-    config = ScreenConfig(title="three cameras")
-    with (
-        x_server(1280, 720),
-        tempfile.TemporaryDirectory() as folder,
-        slideshow(Path(folder), pictures, "three cameras", CAMERAS_HZ),
-        closing(
-            InterleavedSource(
-                lambda: X11Source(config, height=pictures.shape[2], width=pictures.shape[3]),
-                reference=town_cameras(1, seed=7)[0, 0],
-                rate_hz=CAMERAS_HZ,
-            )
-        ) as source,
-    ):
-        out, keeper = np.empty(source.frame_shape, np.uint8), RateKeeper(30.0)
-        source.grab(out)
-        seen = []
-        for _ in range(round(30 * 10 * SECONDS)):
-            keeper.wait()
-            source.grab(out)
-            seen.append(known.get(out.tobytes()))
-        reports, dropped = source.cadences(), source.dropped
+    with x_server(1280, 720), tempfile.TemporaryDirectory() as folder:
+        seen, reports, dropped = watch_cameras(
+            Path(folder), instants=90, rate_hz=CAMERAS_HZ, grabs=round(30 * 10 * SECONDS)
+        )
     rows = [
         Row(name=f"{name}, of three in turn at {CAMERAS_HZ:g} a second: between two",
             median=report.period_ms.p50, p95=report.period_ms.p95, unit="ms",

@@ -1,9 +1,10 @@
 """Whether a player still sees what it drives through."""
 
 from charles.io.game import Telemetry
+from charles.io.pads.watched import PATIENCE_S
 
-LOST_S = 0.5
-"""Age of an instant from which on its pixels count as lost: a car at 15 m/s is 7 m further."""
+LOST_S = PATIENCE_S
+"""Age of an instant from which on its pixels count as lost, and controls by them as not renewed."""
 
 NUDGE_S = 3.0
 """How often a car of unknown speed is driven on before a picture that stays the same."""

@@ -86,22 +86,25 @@ def check_frozen(
     Raises:
         ConfigError: There is one; the text says what it began as in the documented model.
     """
-    given = {Source.parse(text).part for text in sources}
     for part in frozen:
         documented = _documented(part, spec)
         hint = f"Name its source, --transfer {part}=RUN or =FILE{documented}, or train it."
-        is_given = part in given or ALL in given
-        require(is_given, "network.frozen", "name parts that begin as trained ones", part, hint)
+        rule = "name parts that begin as trained ones"
+        require(_has_source(part, sources), "network.frozen", rule, part, hint)
 
 
 def missing_origins(sources: Sequence[str], spec: ModelSpec | None) -> list[str]:
     """What a documented model began with and these sources leave out, a sentence each."""
-    given = {Source.parse(text).part for text in sources}
     return [
         f"{origin.part} begins at random{_documented(origin.part, spec)}"
         for origin in (spec.transfer if spec is not None else ())
-        if origin.part not in given and ALL not in given
+        if not _has_source(origin.part, sources)
     ]
+
+
+def _has_source(part: str, sources: Sequence[str]) -> bool:
+    """Whether a part, or the whole network, comes from somewhere."""
+    return not {part, ALL}.isdisjoint(Source.parse(text).part for text in sources)
 
 
 def _documented(part: str, spec: ModelSpec | None) -> str:

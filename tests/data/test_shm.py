@@ -104,13 +104,18 @@ def test_zombie_owner_counts_as_dead():
     process.communicate()
 
 
-def test_block_whose_owner_number_was_given_to_another_process_is_stale():
-    block = Block.create(unique_name("test"), 10)
+def give_to_another_process(block):
+    """Let its owner have started at another time, as one does that got the same number."""
     path = block_dir() / block.name
     data = bytearray(path.read_bytes())
     started_at = shm._HEADER.fields["started_s"][1]
     data[started_at : started_at + 8] = np.float64(block.owner.started_s - 100).tobytes()
     path.write_bytes(data)
+
+
+def test_block_whose_owner_number_was_given_to_another_process_is_stale():
+    block = Block.create(unique_name("test"), 10)
+    give_to_another_process(block)
     assert remove_stale(block.name) == [block.name]
     block.unlink()
     block.close()
@@ -125,9 +130,7 @@ def test_block_of_another_version_is_stale_only_once_its_owner_is_gone():
     with pytest.raises(SharedMemoryError, match="must be a Charles block"):
         Block.attach(block.name)
     assert not remove_stale(block.name)
-    started_at = shm._HEADER.fields["started_s"][1]
-    data[started_at : started_at + 8] = np.float64(block.owner.started_s - 100).tobytes()
-    path.write_bytes(data)
+    give_to_another_process(block)
     assert remove_stale(block.name) == [block.name]
     block.unlink()
     block.close()

@@ -24,7 +24,7 @@ from charles.io.capture import CaptureInfo
 from charles.io.deepgtav_dialect import Dialect, TcpDialect
 from charles.io.deepgtav_options import Camera, DeepGTAVOptions, Tally
 from charles.io.deepgtav_pairs import Data, Pair
-from charles.io.deepgtav_session import BUILD_ADVICE, LET_GO_S, Session
+from charles.io.deepgtav_session import BUILD_ADVICE, Session
 from charles.io.deepgtav_watch import (
     ControlCheck,
     PictureCheck,
@@ -33,6 +33,7 @@ from charles.io.deepgtav_watch import (
     is_plausible_motion,
 )
 from charles.io.game import Scene, Telemetry, checked_controls, chosen_scene
+from charles.io.pads.watched import PATIENCE_S
 from charles.io.pads.xbox import Axes
 from charles.sample import DRIVING_CONTROLS
 from charles.timing import NS_PER_S, clock_ns
@@ -142,13 +143,13 @@ class DeepGTAVGame:
         """See :class:`charles.io.game.Game`.
 
         Blocks for at most ``timeout_s`` and a reconnect, or until the game is restarted; commands
-        are let go of once it has blocked for :data:`charles.io.deepgtav_session.LET_GO_S`.
+        are let go of once it has blocked for :data:`charles.io.pads.watched.PATIENCE_S`.
         """
         began_s = time.monotonic()
         while True:
             pair = self._next_pair()
             if self._is_blind(pair) or self._is_refused(pair) or self._is_dead_start(pair):
-                if time.monotonic() - began_s > LET_GO_S:
+                if time.monotonic() - began_s > PATIENCE_S:
                     self._let_go()
                 continue
             self._refused_in_row = 0

@@ -13,9 +13,7 @@ from charles.io.deepgtav_dialect import Dialect
 from charles.io.deepgtav_options import DeepGTAVOptions, Tally
 from charles.io.deepgtav_pairs import Link, LinkLost, Mailbox, Pair
 from charles.io.deepgtav_restart import run_restart_command
-
-LET_GO_S = 0.5
-"""How long a command holds while nothing usable comes: a car at 15 m/s is 7 m further."""
+from charles.io.pads.watched import PATIENCE_S
 
 MUTE_SHARE = 0.5
 """Share of the longest silence after which a new connection is tried once more."""
@@ -103,7 +101,7 @@ class Session:
         """The next pair of the present scene.
 
         Args:
-            on_silence: Called whenever nothing came for :data:`LET_GO_S`.
+            on_silence: Called whenever nothing came for :data:`PATIENCE_S`.
 
         Returns:
             ``None`` if the connection was made again: the game must be told its scene.
@@ -115,7 +113,7 @@ class Session:
         while True:
             link, began_s = self._open_link(), time.monotonic()
             try:
-                pair = link.pairs.take(LET_GO_S)
+                pair = link.pairs.take(PATIENCE_S)
                 self._require_readable(link.pairs)
                 if pair is None:
                     on_silence()

@@ -10,13 +10,17 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from charles.config import GameConfig
 from charles.io.game import Scene
-from charles.io.screen.interleaved import CAMERAS
+from charles.io.screen.interleaved import CAMERAS, InterleavedSource
+from charles.io.screen.x11 import X11Source
 from charles.io.town import TownGame
+from charles.screen_config import ScreenConfig
+from charles.timing import CadenceReport, RateKeeper
 
 HEIGHT, WIDTH = 135, 240
 
@@ -59,6 +63,50 @@ def slideshow(folder: Path, pictures: np.ndarray, title: str, rate_hz: float) ->
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+class Watched(NamedTuple):
+    """What a loop of 30 Hz saw of a slideshow."""
+
+    seen: list[int | None]
+    """Whose picture each grab got: the number of a camera, 0 the network's; ``None`` if torn."""
+    cadences: dict[str, CadenceReport]
+    dropped: int
+
+
+def watch_cameras(folder: Path, *, instants: int, rate_hz: float, grabs: int) -> Watched:
+    """Watch a drive's three cameras in a window, through the real capture.
+
+    Args:
+        folder: Where to keep the pictures.
+        instants: Length of the drive, which is shown over and over.
+        rate_hz: Pictures a second of all cameras together.
+        grabs: How often to look.
+    """
+    pictures, title = town_cameras(instants), "three cameras"
+    known = {
+        picture.tobytes(): number % len(CAMERAS)
+        for number, picture in enumerate(pictures.reshape(-1, *pictures.shape[2:]))
+    }
+    config = ScreenConfig(title=title)
+    with (
+        slideshow(folder, pictures, title, rate_hz),
+        closing(
+            InterleavedSource(
+                lambda: X11Source(config, height=HEIGHT, width=WIDTH),
+                reference=town_cameras(1, seed=7)[0, 0],
+                rate_hz=rate_hz,
+            )
+        ) as source,
+    ):
+        out, keeper = np.empty(source.frame_shape, np.uint8), RateKeeper(30.0)
+        source.grab(out)
+        seen = []
+        for _ in range(grabs):
+            keeper.wait()
+            source.grab(out)
+            seen.append(known.get(out.tobytes()))
+        return Watched(seen, source.cadences(), source.dropped)
 
 
 def main() -> None:
