@@ -7,6 +7,8 @@ import struct
 import threading
 import time
 
+import numpy as np
+
 from charles.config import GameConfig
 from charles.io.deepgtav import DeepGTAVGame
 from charles.io.deepgtav_options import DeepGTAVOptions
@@ -100,10 +102,12 @@ def wait_for(is_true, seconds=5.0):
         time.sleep(0.005)
 
 
-def drive(game, is_done, seconds=15.0):
+def drive(game, is_done, seconds=15.0, *, controls=None):
+    """Tick until ``is_done``, with ``controls`` told after every instant, as a player does."""
     give_up_s = time.monotonic() + seconds
-    telemetry = game.tick()
-    while not is_done(telemetry):
+    while True:
+        if controls is not None:
+            game.act(np.array(controls, np.float32))
+        if is_done(telemetry := game.tick()):
+            return telemetry
         assert time.monotonic() < give_up_s, telemetry
-        telemetry = game.tick()
-    return telemetry

@@ -202,8 +202,7 @@ def test_a_car_can_be_driven_although_its_controls_are_garbage():
     with serving(faults) as server, playing(server.port, refused_limit=8) as game:
         game.reset(SCENE)
         game.set_npc(False)
-        game.act(np.array([1.0, 0.25], np.float32))
-        telemetry = drive(game, lambda telemetry: telemetry.speed_mps > 0.5)
+        telemetry = drive(game, lambda telemetry: telemetry.speed_mps > 0.5, controls=[1.0, 0.25])
         np.testing.assert_allclose(telemetry.controls, [1.0, 0.25])
         assert telemetry.label is None
 
@@ -218,8 +217,7 @@ def test_who_only_drives_is_soon_told_no_controls_of_a_wrong_build(controls):
         assert game.tick().label is None
         assert game.tally.refused == 0
         game.set_npc(False)
-        game.act(np.array([0.5, 0.25], np.float32))
-        told = game.tick()
+        told = drive(game, lambda telemetry: telemetry.controls.any(), controls=[0.5, 0.25])
         assert not told.has_controls
         np.testing.assert_allclose(told.controls, [0.5, 0.25])  # what it was told itself
 

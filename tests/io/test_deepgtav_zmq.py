@@ -250,8 +250,7 @@ def test_the_fork_is_driven_and_its_pictures_are_fresh():
         game.grab(before)
         game.set_npc(False)
         assert game.tick().speed_mps == 0.0
-        game.act(np.array([1.0, 0.0], np.float32))
-        drive(game, lambda telemetry: telemetry.speed_mps > 1.0, seconds=60.0)
+        drive(game, lambda now: now.speed_mps > 1.0, seconds=60.0, controls=[1.0, 0.0])
         game.grab(after)
         assert (before != after).any()
         assert "TeleportToLocation" not in server.read

@@ -178,11 +178,15 @@ def test_stopping_the_npc_begins_with_neutral_controls_and_acting_then_applies(g
     for _ in range(3):
         assert not game.tick().controls.any()
     wanted = np.array([0.8, -0.3], np.float32)
-    game.act(wanted)
-    acting = ticks_until(game, lambda telemetry: telemetry.controls.any(), 3.0)
+
+    def after_acting(is_wanted):
+        game.act(wanted)  # each time, as a player: games let go of what nobody renews
+        return ticks_until(game, lambda now: game.act(wanted) or is_wanted(now))
+
+    acting = after_acting(lambda telemetry: telemetry.controls.any())
     np.testing.assert_allclose(acting.controls, wanted, atol=1e-5)
     check_instant(game, acting)
-    ticks_until(game, lambda telemetry: telemetry.speed_mps > 0.5)
+    after_acting(lambda telemetry: telemetry.speed_mps > 0.5)
     for bad in ([np.nan, 0.0], [0.0, np.inf], [1.01, 0.0], [0.0], [0.0, 0.0, 0.0]):
         with pytest.raises(GameError, match="controls must"):
             game.act(np.array(bad, np.float32))
