@@ -1,9 +1,10 @@
-r"""Training steps of the large backbones on an accelerator, in bfloat16.
+r"""Training steps and predictions of the large backbones on an accelerator, in bfloat16.
 
 First what the machine can do at all (a matrix product in bfloat16), then samples per second of each
 backbone at 270 x 480, and the share of that product's rate. Where PyTorch and timm are importable
 by ``--peers`` (this interpreter unless said otherwise), their models take turns with ours:
-channels-last, bfloat16, compiled::
+channels-last, bfloat16, compiled. Last, what a player waits for: one picture in host memory to
+decoded controls of the documented models, one prediction after the other::
 
     python -m benchmarks.bench_gpu
     python -m benchmarks.bench_gpu --peers .peers/bin/python
@@ -22,6 +23,7 @@ from pathlib import Path
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
+import numpy as np
 from benchmarks.backbones import Peers, Subject, make_product, time_job
 from benchmarks.harness import (
     Row,
@@ -35,10 +37,20 @@ from benchmarks.harness import (
 )
 from benchmarks.peer_backbones import Job
 
+from charles.observer import blank_inputs
+from charles.policy import Policy
+from charles.presets import get
+
 SIDE = 8192
 """Of the matrices of the ceiling."""
 NAMES = ("InceptionResNetV2", "Xception")
+MODELS = {
+    "InceptionResNetV2": "model_0004_inceptionresnetv2_v1",
+    "Xception": "model_0003_xception_v1",
+}
+"""Documented models that players drive with."""
 ROUNDS, IN_A_ROUND = 5, 4
+PREDICTING_S = 10.0
 
 
 def has_pytorch(python: Path) -> bool:
@@ -70,6 +82,24 @@ def training_rows(job: Job, ceiling: Subject, peers: Peers) -> list[Row]:
     return [row, *others]
 
 
+def prediction_rows(backbone: str, height: int, width: int) -> list[Row]:
+    """Predictions one after the other, from pixels on the host to controls."""
+    config = get(MODELS[backbone])
+    config = replace(
+        config, precision="bfloat16", frame=replace(config.frame, height=height, width=width)
+    )
+    policy = Policy(config)
+    policy.variables = policy.untrained(0)
+    inputs = blank_inputs(policy.spec)
+    rng = np.random.default_rng(0)
+    inputs["pixels"][:] = rng.integers(0, 256, inputs["pixels"].shape, dtype=np.uint8)
+    timing = measure(lambda: policy.predict(inputs), seconds=PREDICTING_S, warmup=3)
+    name = f"{MODELS[backbone]} 1×{height}×{width} bfloat16, one prediction"
+    took = replace(duration_row(f"{name} takes", timing), p99=timing.p99_s * 1e6,
+                   worst=timing.max_s * 1e6)  # fmt: skip
+    return [rate_row(name, timing, unit="predictions/s"), took]
+
+
 def read_arguments() -> argparse.Namespace:
     """What is asked for on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -95,6 +125,9 @@ def main() -> None:
                 job = Job("training", name, batch, asked.height, asked.width, "bfloat16", True)
                 rows += training_rows(job, ceiling, peers)
                 print(format_table(rows[1:]), flush=True)
+    for name in [name for name in asked.backbones if name in MODELS]:
+        rows += prediction_rows(name, asked.height, asked.width)
+    print(format_table(rows[1:]), flush=True)
     device = jax.devices()[0].device_kind
     if asked.trial:
         print(device, machine_info())

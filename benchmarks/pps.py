@@ -7,8 +7,8 @@ p99 within 2 ms of 33.3 ms, no deadline missed over 20 swaps. ::
 
     python -m benchmarks.pps --seconds 20 --swaps 20
 
-With ``--backends``, ``--backbones`` or ``--training``, every combination of these drives instead,
-see :mod:`benchmarks.pps_matrix`; the default of each is all of them, and no training. ::
+With ``--backends``, ``--backbones``, ``--swapping`` or ``--training``, every combination of these
+drives instead, see :mod:`benchmarks.pps_matrix`; by default all of them, alone. ::
 
     python -m benchmarks.pps --backends jax openvino --backbones compact xception --training
 """
@@ -22,10 +22,10 @@ from pathlib import Path
 
 from benchmarks.harness import Row, free_port, write_results
 from benchmarks.pps_drive import Ending, drive, write_checkpoints
-from benchmarks.pps_matrix import BACKBONES, BACKENDS, measure_matrix
+from benchmarks.pps_matrix import BACKBONES, BACKENDS, TRAINED_BESIDE, Cell, measure_matrix
 
 from charles.config import GameConfig, TrainConfig
-from charles.options import BackendName, TownOptions
+from charles.options import TownOptions
 from charles.player import PlayReport
 from charles.process import Worker, stop_on_signals
 from charles.run import write_run
@@ -92,26 +92,36 @@ def main() -> None:
     parser.add_argument("--swaps", type=int, default=20, help="checkpoints of the second drive")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="what predicts")
     parser.add_argument("--backbones", nargs="+", choices=tuple(BACKBONES), help="with which")
+    parser.add_argument("--swapping", nargs="+", choices=tuple(BACKBONES), default=[],
+                        help="which also over swaps")  # fmt: skip
     parser.add_argument("--training", nargs="+", choices=tuple(BACKBONES), default=[],
                         help="which also beside training, unguarded and guarded")  # fmt: skip
+    parser.add_argument("--result", help="name of the file of results; pps or pps_matrix")
     given = parser.parse_args()
-    command = f"python -m benchmarks.pps --seconds {given.seconds:g}"
-    if given.backends or given.backbones or given.training:
-        backends: list[BackendName] = [
-            each for each in BACKENDS if each in (given.backends or BACKENDS)
-        ]
-        backbones = given.backbones or [*BACKBONES]
-        if not {*given.training} <= {*backbones}:
-            parser.error(f"--training must name backbones of {backbones}, got {given.training}")
-        rows = measure_matrix(backends, backbones, seconds=given.seconds, training=given.training)
-        command += f" --backends {' '.join(backends)} --backbones {' '.join(backbones)}"
-        if given.training:
-            command += f" --training {' '.join(given.training)}"
-        write_results("pps_matrix", rows, command)
-        return
-    write_results(
-        "pps", _three_drives(given.seconds, given.swaps), f"{command} --swaps {given.swaps}"
-    )
+    if any((given.backends, given.backbones, given.swapping, given.training)):
+        result, rows = "pps_matrix", measure_matrix(_cells(given))
+    else:
+        result, rows = "pps", _three_drives(given.seconds, given.swaps)
+    told = [
+        f" --{name} {' '.join(value) if isinstance(value, list) else value}"
+        for name, value in vars(given).items()
+        if value
+    ]
+    write_results(given.result or result, rows, f"python -m benchmarks.pps{''.join(told)}")
+
+
+def _cells(given: argparse.Namespace) -> list[Cell]:
+    """What is asked for of the matrix, in its order."""
+    cells = []
+    for backbone in given.backbones or BACKBONES:
+        for backend in given.backends or BACKENDS:
+            cell = Cell(backend=backend, backbone=backbone, seconds=given.seconds)
+            cells.append(cell)
+            if backbone in given.swapping:
+                cells.append(replace(cell, beside="swaps", swaps=given.swaps))
+            if backbone in given.training and backend in TRAINED_BESIDE:
+                cells += [replace(cell, beside="unguarded"), replace(cell, beside="guarded")]
+    return cells
 
 
 def _three_drives(seconds: float, swaps: int) -> list[Row]:

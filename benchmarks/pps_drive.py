@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from charles.checkpoint import Checkpoints
-from charles.config import GameConfig, ServerConfig, TrainConfig
+from charles.config import GameConfig, TrainConfig
 from charles.io.game import Game
 from charles.io.games import make_game
 from charles.io.pads.command import CommandPad
-from charles.options import BackendName, PlayOptions
+from charles.options import PlayOptions
 from charles.play import play
 from charles.player import PlayReport
 from charles.process import Worker
@@ -20,6 +20,9 @@ from charles.run import contract_of
 
 BETWEEN_SWAPS_S = 1.5
 """Between two checkpoints; a trainer writes one every few seconds."""
+
+SEED = 100_000
+"""The world that is driven in."""
 
 LAST_SWAP_S = 3.0
 """Given to the last checkpoint to be found and swapped in."""
@@ -75,15 +78,14 @@ def drive(
     game: GameConfig,
     ending: Ending,
     *,
-    backend: BackendName = "jax",
-    server: ServerConfig | None = None,
+    options: PlayOptions | None = None,
     on_begin: Callable[[], None] | None = None,
     stop: threading.Event | None = None,
 ) -> PlayReport:
     """Drive until the ending, which counts from when the pad is made, or until ``stop`` is set.
 
-    With a ``server``, as its player; otherwise alone, with the run's checkpoints. ``on_begin`` is
-    called as the drive begins.
+    With ``options``, which say who predicts; by default JAX, with the run's checkpoints.
+    ``on_begin`` is called as the drive begins.
     """
     stop = stop or threading.Event()
     threads: list[threading.Thread] = []
@@ -99,10 +101,8 @@ def drive(
         threads[-1].start()
         return CommandPad(game)
 
-    alone = PlayOptions(checkpoint=config.run_dir, backend=backend, seed=100_000, console=False)
-    options = alone if server is None else replace(alone, checkpoint=None, server=server)
     report = play(
-        options,
+        options or PlayOptions(checkpoint=config.run_dir, seed=SEED, console=False),
         stop=stop,
         make_game=lambda config, seed: make_game(game, config.frame, seed=seed),
         make_pad=make_pad,

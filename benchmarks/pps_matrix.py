@@ -1,8 +1,10 @@
-"""What drives at which rate: every backend with every backbone, alone and beside training.
+"""What drives at which rate: every backend with every backbone, alone, over swaps, beside training.
 
 Each cell is a process of its own that drives Town in real time, so that its memory and its share of
-the processor are its own. With training, a real trainer and collector run beside it, with samples
-that may be drawn without end; with the guard, the trainer gives way to the player. ::
+the processor are its own. A ``remote`` one predicts by a server of this machine, another process.
+Over swaps, a writer leaves checkpoints that are swapped in. With training, a real trainer and
+collector run beside it, with samples that may be drawn without end; with the guard, the trainer
+gives way to the player. ::
 
     python -m benchmarks.pps --backends jax onnx --backbones compact xception --training compact
 """
@@ -14,23 +16,34 @@ import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import psutil
+from benchmarks.bench_backends import store_samples
 from benchmarks.harness import Row, free_port
-from benchmarks.pps_drive import Ending, drive, write_checkpoints
+from benchmarks.pps_drive import SEED, Ending, drive, write_checkpoints
 
 from charles.collect import collect
 from charles.config import CheckpointConfig, DataConfig, ServerConfig, TrainConfig
 from charles.models import MODELS, ModelSpec
-from charles.options import BackendName
+from charles.options import BackendName, PlayOptions, ServeOptions
 from charles.player import PlayReport
 from charles.presets import get
 from charles.process import Worker, lower_priority, stop_on_signals
+from charles.remote_config import RemoteConfig
 from charles.run import write_run
+from charles.serve import serve
 from charles.trainer import train
 from charles.training_config import RateGuardConfig
 
-BACKENDS: tuple[BackendName, ...] = ("jax", "onnx", "openvino", "openvino_bfloat16")
+Predictor = BackendName | Literal["remote"]
+
+BACKENDS: tuple[Predictor, ...] = (
+    "jax", "onnx", "openvino", "openvino_bfloat16", "openvino_int8", "remote"
+)  # fmt: skip
+
+TRAINED_BESIDE = BACKENDS[:4]
+"""Not int8, whose scales want a run's samples first, and not a server's, which hears no guard."""
 
 REGNETX = "benchmark_regnetx_400mf"
 """No documented model has this backbone; here it is wired as the others are."""
@@ -54,16 +67,18 @@ BATCH = 8
 class Cell:
     """One combination."""
 
-    backend: BackendName
+    backend: Predictor
     backbone: str
     seconds: float
-    training: str = ""
-    """Empty, ``unguarded`` or ``guarded``."""
+    beside: Literal["", "swaps", "unguarded", "guarded"] = ""
+    """Checkpoints that are swapped in, or training, which gives way or not."""
+    swaps: int = 0
+    """Of which there are so many."""
 
     @property
     def name(self) -> str:
         """As the table calls it."""
-        return " ".join(filter(None, (self.backbone, self.backend, self.training)))
+        return " ".join(filter(None, (self.backbone, self.backend, self.beside)))
 
 
 def config_of(cell: Cell, run_dir: Path) -> TrainConfig:
@@ -83,7 +98,7 @@ def config_of(cell: Cell, run_dir: Path) -> TrainConfig:
         data=DataConfig(buffer_capacity=256, start_fraction=0.1, keep_fraction=0.1,
                         replay_ratio=1e6, history_length=history, is_stored=False),
         checkpoint=CheckpointConfig(every_steps=100 if model == "compact" else 2),
-        guard=RateGuardConfig(is_enabled=cell.training == "guarded"),
+        guard=RateGuardConfig(is_enabled=cell.beside == "guarded"),
         server=ServerConfig(port=free_port()),
     )  # fmt: skip
 
@@ -99,17 +114,39 @@ def collect_beside(server: ServerConfig) -> None:
     collect(server, has_console=False, stop=stop_on_signals())
 
 
+def serve_beside(options: ServeOptions) -> None:
+    """A server of its own process."""
+    serve(options, stop=stop_on_signals())
+
+
 def run_cell(cell: Cell, result: Path) -> None:
     """Drive, and write what came of it as JSON; a process of its own."""
     with tempfile.TemporaryDirectory() as directory:
         config = config_of(cell, Path(directory) / "run")
-        if cell.training:
+        if cell.beside in ("guarded", "unguarded"):
             found = _drive_beside_training(cell, config)
         else:
             write_run(config.run_dir, config)
             write_checkpoints(config, 1, 1, 0.0)
-            found = _measure(cell, config, server=None)
+            found = _drive_alone(cell, config)
     result.write_text(json.dumps(found), encoding="utf-8")
+
+
+def _drive_alone(cell: Cell, config: TrainConfig) -> dict:
+    """Drive with the run's checkpoints, by this machine or by a server of its own process."""
+    options = PlayOptions(seed=SEED, console=False, checkpoint=config.run_dir)
+    if cell.backend != "remote":
+        if cell.backend == "openvino_int8":
+            store_samples(config)  # which set its scales
+        return _measure(cell, config, replace(options, backend=cell.backend))
+    serving = ServeOptions(checkpoint=config.run_dir, port=free_port(), console=False)
+    remote = RemoteConfig(port=serving.port, deadline_ms=1000.0)
+    server = Worker("server", serve_beside, serving)
+    try:
+        options = replace(options, checkpoint=None, backend="remote", remote=remote)
+        return _measure(cell, config, options)
+    finally:
+        server.stop()
 
 
 def _drive_beside_training(cell: Cell, config: TrainConfig) -> dict:
@@ -128,7 +165,8 @@ def _drive_beside_training(cell: Cell, config: TrainConfig) -> dict:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        return _measure(cell, config, server=config.server, stop=stop)
+        options = PlayOptions(seed=SEED, console=False, server=config.server, backend=cell.backend)
+        return _measure(cell, config, options, stop)
     except RuntimeError as err:
         errors = [error for worker in workers if (error := worker.error()) is not None]
         raise (errors or [err])[0] from err
@@ -142,8 +180,7 @@ def _drive_beside_training(cell: Cell, config: TrainConfig) -> dict:
 def _measure(
     cell: Cell,
     config: TrainConfig,
-    *,
-    server: ServerConfig | None,
+    options: PlayOptions,
     stop: threading.Event | None = None,
 ) -> dict:
     """Drive for the cell's time, and what that cost."""
@@ -153,15 +190,13 @@ def _measure(
         started.update(cpu=process.cpu_times(), s=time.monotonic(), row=_newest_row(config.run_dir))
 
     town = replace(config.game, is_realtime=True)
-    report = drive(
-        config, town, Ending(seconds=cell.seconds), backend=cell.backend, server=server,
-        on_begin=begin, stop=stop,
-    )  # fmt: skip
+    ending = Ending(seconds=cell.seconds, swaps=cell.swaps)
+    report = drive(config, town, ending, options=options, on_begin=begin, stop=stop)
     cpu, took_s = process.cpu_times(), time.monotonic() - started["s"]
     busy_s = cpu.user + cpu.system - started["cpu"].user - started["cpu"].system
     found = _as_json(report)
     found["processor"] = {"CPU": 100.0 * busy_s / took_s, "RSS": process.memory_info().rss / 2**20}
-    if cell.training:
+    if cell.beside in ("guarded", "unguarded"):
         row = _newest_row(config.run_dir)
         steps = float(row.get("step", 0)) - float(started["row"].get("step", 0))
         found["training"] = {
@@ -218,20 +253,11 @@ def rows_of_cell(cell: Cell, found: dict) -> list[Row]:
     return rows
 
 
-def measure_matrix(
-    backends: list[BackendName], backbones: list[str], *, seconds: float, training: list[str]
-) -> list[Row]:
-    """Drive every combination, one after the other, backbones of ``training`` also beside it; one
-    that fails is told and left out."""
-    rows: list[Row] = []
+def measure_matrix(cells: list[Cell]) -> list[Row]:
+    """Drive every combination, one after the other; one that fails is told and left out."""
     with tempfile.TemporaryDirectory() as directory:
-        for backbone in backbones:
-            kinds = ("", "unguarded", "guarded") if backbone in training else ("",)
-            for backend in backends:
-                for kind in kinds:
-                    cell = Cell(backend=backend, backbone=backbone, seconds=seconds, training=kind)
-                    rows += _run_apart(cell, Path(directory) / "result.json")
-    return rows
+        result = Path(directory) / "result.json"
+        return [row for cell in cells for row in _run_apart(cell, result)]
 
 
 def _run_apart(cell: Cell, result: Path) -> list[Row]:
