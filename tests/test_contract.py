@@ -35,7 +35,9 @@ from charles.run import read_run, write_run
 from charles.server import Server
 from charles.trainer import train
 
-TOWN = CaptureInfo(name="town", version="town-1", camera="hood", resizer="rendered")
+TOWN = CaptureInfo(
+    name="town", version="town-1", build="GTA5.exe 1a", camera="hood", resizer="rendered"
+)
 WHEEL = ZonesConfig(
     accelerate=DeadZone(game=0.0), brake=DeadZone(game=0.0), steering=DeadZone(game=0.0)
 )
@@ -53,6 +55,7 @@ def contract(info=TOWN, pad=None, **changes):
         ({"pixel_format": "rgb"}, "pixel_format: yuv420 → rgb"),
         ({"resizer": "area-2"}, "resizer: rendered → area-2"),
         ({"version": "town-2"}, "version: town-1 → town-2"),
+        ({"build": "GTA5.exe 2b"}, "build: GTA5.exe 1a → GTA5.exe 2b"),
         ({"crop_top": 0.1}, "crop_top: 0.3 → 0.1"),
         ({"region": (0, 0, 9, 9)}, "region: all → [0, 0, 9, 9]"),
         ({"rate_hz": 15.0}, "rate_hz: 30.0 → 15.0"),

@@ -71,6 +71,8 @@ class CaptureContract:
     """The game's name in the settings."""
     version: str = ""
     """Of the game, or of its mod or protocol."""
+    build: str = ""
+    """Of the game's program: its name and a digest."""
     camera: str = ""
     """The game's name of the camera."""
     height: int
@@ -121,6 +123,7 @@ def contract_of_capture(
     return CaptureContract(
         game=config.game.name,
         version=info.version,
+        build=info.build,
         camera=info.camera,
         height=frame.height,
         width=frame.width,

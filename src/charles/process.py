@@ -92,11 +92,17 @@ def _before_console_closes(ask: Callable[[], object]) -> None:
 
 
 def lower_priority(niceness: int) -> None:
-    """Let others go first: raise this process's niceness; Windows has one step of it."""
+    """Let others go first: a niceness of at least ``niceness``; Windows has one step of it."""
+    process = psutil.Process()
     if sys.platform == "win32":
-        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
-    else:
-        os.nice(niceness)
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        return
+    # Linux knows a niceness of each thread, and XLA's began long ago.
+    ids = [thread.id for thread in process.threads()] if sys.platform == "linux" else [process.pid]
+    for number in ids:
+        with suppress(ProcessLookupError):  # it has ended
+            now = os.getpriority(os.PRIO_PROCESS, number)
+            os.setpriority(os.PRIO_PROCESS, number, max(now, niceness))
 
 
 def _run(pipe: Pipe, lifeline: Pipe, target: Callable[..., None], args: tuple) -> None:

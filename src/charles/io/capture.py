@@ -19,6 +19,8 @@ class CaptureInfo:
     """Of its window; it may change, so it is no part of a contract."""
     version: str = ""
     """Of the game, or of the mod that puts it within reach; empty where that is not known."""
+    build: str = ""
+    """Of the game's program, see :mod:`charles.io.builds`; empty where that is not known."""
     camera: str = ""
     """The game's own name of the camera; empty where it does not tell."""
     resizer: str = ""

@@ -20,6 +20,7 @@ import numpy as np
 
 from charles.config import GameConfig
 from charles.errors import GameError, GameProtocolError
+from charles.io.builds import build_of_listener
 from charles.io.capture import CaptureInfo
 from charles.io.deepgtav_dialect import Dialect, TcpDialect
 from charles.io.deepgtav_options import Camera, DeepGTAVOptions, Tally
@@ -111,6 +112,7 @@ class DeepGTAVGame:
         return CaptureInfo(
             name=self._config.name,
             version=dialect.name,
+            build=build_of_listener(self._config.host, self._config.port),
             camera=dialect.camera,
             resizer=dialect.resizer,
             write=self._options.zones,

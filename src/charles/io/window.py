@@ -27,7 +27,7 @@ from charles.io.human.source import HumanInput
 from charles.io.screen.interleaved import InterleavedSource
 from charles.io.screen.make import make_source
 from charles.io.screen.resize import RESIZER
-from charles.io.screen.source import Capture, FrameSource
+from charles.io.screen.source import Capture, FrameSource, OfProgram
 from charles.io.telemetry.make import make_telemetry
 from charles.io.telemetry.source import Reading, TelemetrySource
 from charles.sample import DRIVING_CONTROLS
@@ -114,6 +114,7 @@ class WindowGame:
         return CaptureInfo(
             name="window",
             title=config.screen.title,
+            build=self._frames.build if isinstance(self._frames, OfProgram) else "",
             camera="screen",
             resizer=RESIZER,
             region=config.screen.region,

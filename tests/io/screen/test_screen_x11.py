@@ -1,5 +1,6 @@
 """Capture of a real X display: windows found, followed, hidden, covered, closed."""
 
+import subprocess
 import time
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from tests.io.screen.xserver import x_client, x_server
 
 from charles.errors import CaptureError, ConfigError, WindowHiddenError
+from charles.io.builds import build_of
 from charles.io.screen.make import make_source
 from charles.io.screen.source import FrameSource
 from charles.screen_config import ScreenConfig
@@ -61,6 +63,20 @@ def test_colours_and_places_are_those_of_the_window(client, make):
     np.testing.assert_array_equal(frame, wanted)
     part = grabbed(make(title="Game", region=(28, 18, 10, 5), height=5, width=10))
     np.testing.assert_array_equal(part, wanted[18:23, 28:38])
+
+
+def test_whose_program_shows_a_window_is_told_if_the_window_tells(client, make):
+    game = client.window("Game", (100, 50, 160, 90))
+    assert make(title="Game").build == ""
+    program = subprocess.Popen(["sleep", "60"])
+    try:
+        client.set_numbers(game, "_NET_WM_PID", "CARDINAL", [program.pid])
+        assert make(title="Game").build == build_of(program.pid) != ""
+        client.set_text(game, "WM_CLIENT_MACHINE", "elsewhere")
+        assert make(title="Game").build == ""
+    finally:
+        program.kill()
+        program.wait()
 
 
 def test_a_region_of_the_screen_is_grabbed_as_it_is(client, make):

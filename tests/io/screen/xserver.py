@@ -77,6 +77,11 @@ class Client:
         window.change_property(atom, kind, 32, atoms)
         self.display.sync()
 
+    def set_text(self, window: Any, name: str, text: str) -> None:
+        atom, kind = self.display.intern_atom(name), self.display.intern_atom("STRING")
+        window.change_property(atom, kind, 8, text.encode())
+        self.display.sync()
+
     def set_numbers(self, window: Any, name: str, kind: str, values: list[int]) -> None:
         atom = self.display.intern_atom(name)
         window.change_property(atom, self.display.intern_atom(kind), 32, values)

@@ -1,5 +1,7 @@
 """MetaDrive as a game: maps by their seed, its own driver as the teacher, a hood camera."""
 
+from contextlib import suppress
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,10 @@ class MetaDriveGame:
         self.is_advising = True
         self.is_realtime = config.is_realtime
         self.capture = CaptureInfo(
-            name="metadrive", camera=config.metadrive.camera, resizer="rendered"
+            name="metadrive",
+            version=_version(),
+            camera=config.metadrive.camera,
+            resizer="rendered",
         )
         self._config = config
         self._rng = np.random.default_rng(seed)
@@ -204,3 +209,10 @@ class MetaDriveGame:
         if engine.is_arrived:
             return "done"
         return "off_route" if engine.is_out_of_road else ""
+
+
+def _version() -> str:
+    """Of MetaDrive; empty where it is not installed as a package."""
+    with suppress(metadata.PackageNotFoundError):
+        return f"metadrive-{metadata.version('metadrive-simulator')}"
+    return ""

@@ -14,7 +14,7 @@ import numpy as np
 
 from charles.errors import CaptureError, ConfigError, WindowHiddenError
 from charles.io.cameras import Deinterleaver
-from charles.io.screen.source import Capture, FrameSource
+from charles.io.screen.source import Capture, FrameSource, OfProgram
 from charles.timing import Cadence, CadenceReport, RateKeeper
 
 CAMERAS = ("hood", "third_person", "spare")
@@ -49,6 +49,7 @@ class InterleavedSource:
     ) -> None:
         self.cameras: tuple[str, ...] = CAMERAS
         self.frame_shape: tuple[int, int, int] = (0, 0, 3)
+        self.build = ""
         self._make, self._reference, self._rate_hz = make, reference, rate_hz
         self._deinterleaver = Deinterleaver(len(CAMERAS))
         self._cadences = {name: Cadence(rate_hz / len(CAMERAS)) for name in CAMERAS}
@@ -121,6 +122,7 @@ class InterleavedSource:
         try:
             source = self._make()
             self.frame_shape = source.frame_shape
+            self.build = source.build if isinstance(source, OfProgram) else ""
             self._is_open.set()
             self._watch(source)
         except Exception as err:  # whoever grabs next is told

@@ -19,6 +19,14 @@ class Capture(NamedTuple):
 
 
 @runtime_checkable
+class OfProgram(Protocol):
+    """A source that knows whose pictures it hands out."""
+
+    build: str
+    """Of that program, see :mod:`charles.io.builds`; empty where it is not told."""
+
+
+@runtime_checkable
 class FrameSource(Protocol):
     """Newest pictures, as fast as they are asked for. Used from one thread."""
 

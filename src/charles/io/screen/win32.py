@@ -47,6 +47,13 @@ class Win32Window:
         window = find_window(title, self._stack())
         self.handle, self._title = window.handle, window.title
 
+    @property
+    def pid(self) -> int:
+        """Process that shows it; 0 where Windows does not say."""
+        found = ctypes.c_uint32(0)
+        self._user.GetWindowThreadProcessId(ctypes.c_void_p(self.handle), ctypes.byref(found))
+        return found.value
+
     def area(self, *, may_be_covered: bool = False) -> Rectangle:
         """Where the wanted pixels are on the desktop now.
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from charles.errors import CaptureError, ExtraMissingError, WindowHiddenError
+from charles.io.builds import build_of
 from charles.io.screen.inbox import Inbox
 from charles.io.screen.region import Rectangle, part_of
 from charles.io.screen.resize import Resizer, check_frame
@@ -57,6 +58,7 @@ class DxcamSource:
         self._window = Win32Window(config.title, config.region) if config.title else None
         self._camera: Any = _dxcam_camera(monitor) if camera is None else camera
         self._monitor, self._region = monitor, None if config.title else config.region
+        self.build = build_of(self._window.pid) if self._window is not None else ""
         self._fixed()  # which must be inside
 
     def grab(self, out: np.ndarray) -> Capture:
@@ -124,6 +126,7 @@ class WindowsCaptureSource:
         self._window = Win32Window(config.title, config.region) if config.title else None
         self.inbox = Inbox(height, width, config.max_age_s)
         self.frame_shape, self.watch = self.inbox.frame_shape, self.inbox.watch
+        self.build = build_of(self._window.pid) if self._window is not None else ""
         self._control = self._start()
 
     def grab(self, out: np.ndarray) -> Capture:

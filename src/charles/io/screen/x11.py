@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from charles.errors import CaptureError, ExtraMissingError, WindowHiddenError, require
+from charles.io.builds import build_of
 from charles.io.screen.region import Rectangle, part_of
 from charles.io.screen.resize import Resizer, check_frame
 from charles.io.screen.source import Capture
@@ -43,12 +44,14 @@ class X11Source:
         self.watch = Watch(self.frame_shape, config.max_age_s)
         self._screen: Any = None
         self._window: FollowedWindow | None = None
+        self.build = ""
         self._mss = _load_mss()
         self._screen = self._open()
         try:
             if config.title:
                 self._window = FollowedWindow(config.title, config.region)
                 self._fixed = None
+                self.build = build_of(self._window.pid)
             else:
                 self._fixed = self._region(config)
         except CaptureError:

@@ -5,6 +5,7 @@ next to nothing per picture. Windows of the desktop's other workspaces count as 
 """
 
 import contextlib
+import platform
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -69,6 +70,13 @@ class X11Windows:
             rectangle=Rectangle(corner.x, corner.y, size.width, size.height),
             is_shown=self._is_shown(resource),
         )
+
+    def pid(self, handle: int) -> int:
+        """The process of a window, as it says itself; 0 if it does not, or is another machine's."""
+        resource = self._resource(handle)
+        found, machine = (self._property(resource, n) for n in ("_NET_WM_PID", "WM_CLIENT_MACHINE"))
+        is_here = machine in (None, platform.node(), platform.node().encode())
+        return int(found[0]) if found is not None and len(found) and is_here else 0
 
     def above(self, handle: int) -> list[Window]:
         """What is shown in front of a window, frames and all, from the back to the front.
@@ -173,6 +181,9 @@ class FollowedWindow:
             for; afterwards the window is followed whatever its title becomes.
         region: The part of its content; ``None`` for all.
 
+    Attributes:
+        pid: Process that shows it; 0 where the window does not tell.
+
     Raises:
         CaptureError: There is no display, or not one window of that title.
     """
@@ -184,6 +195,7 @@ class FollowedWindow:
             with self._explained():
                 self._window = find_window(title, self._desktop.windows())
                 self._desktop.follow(self._window.handle)
+                self.pid = self._desktop.pid(self._window.handle)
         except CaptureError:
             self.close()
             raise
