@@ -132,6 +132,12 @@ def _nothing_is_left_behind() -> Iterator[None]:
     assert not leaks, f"The test left behind: {leaks}"
 
 
+@pytest.fixture(autouse=True)
+def _tests_stay_equals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer within a test must not lower this process's priority: there is no way back."""
+    monkeypatch.setattr("os.setpriority", lambda *_: None, raising=False)
+
+
 @pytest.fixture
 def optimised(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let XLA optimise as it does for users, here and in the processes of this test."""

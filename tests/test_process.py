@@ -106,3 +106,22 @@ def test_no_worker_outlives_a_killed_parent(target, tmp_path):
     parent.wait()
     parent.stdout.close()
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+LOWER = """
+import os, sys, threading, time, psutil
+from charles.process import lower_priority
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+for niceness in (3, 7, 2):  # nobody rises again
+    lower_priority(niceness)
+threads = psutil.Process().threads()
+print(len(threads), {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in threads})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a niceness of each thread")
+def test_all_threads_let_others_go_first():
+    command = [sys.executable, "-c", LOWER]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert int(told[0]) >= 2
+    assert told[1] == "{7}"

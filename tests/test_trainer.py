@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from charles.errors import CheckpointError, ConfigError, ContractError
 from charles.hot import HotValues
 from charles.intake import sample_spec
 from charles.learner import Learner, NotFiniteError
+from charles.rate_guard import NICENESS
 from charles.sample import SampleFlag
 from charles.trainer import train
 
@@ -286,6 +287,33 @@ def test_a_killed_trainer_loses_no_stored_sample_and_no_memory(tmp_path):
     assert result.steps == step + 1
     assert not blocks_of(process.pid)
     assert not blocks_of(os.getpid())
+
+
+def niceness_of(pid):
+    found = set()
+    for thread in psutil.Process(pid).threads():
+        with suppress(ProcessLookupError):  # it has ended
+            found.add(os.getpriority(os.PRIO_PROCESS, thread.id))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a niceness of each thread")
+def test_a_player_that_drives_goes_before_trainer_and_collectors(tmp_path):
+    config = make_config(tmp_path / "run")
+    arguments = ["--preset", "tiny", "--run-dir", str(config.run_dir), "--steps", "100000",
+                 "--server.port", str(config.server.port), "--collectors", "1", "--player",
+                 "--no-console"]  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, *arguments])
+    ends_s = time.monotonic() + 90
+    while niceness_of(process.pid) != {NICENESS}:  # XLA's threads, too, which began before
+        assert time.monotonic() < ends_s
+        assert process.poll() is None
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children()
+    workers = [each for each in children if "resource_tracker" not in " ".join(each.cmdline())]
+    assert sorted(each.nice() for each in workers) == [0, NICENESS + 5]
+    process.terminate()
+    assert process.wait(60) == 0
 
 
 def rows_of(path):

@@ -1,6 +1,8 @@
 """Slowing a trainer down while a player on the same machine falls behind.
 
-A player has deadlines and a trainer has not, but both want the same device. So the trainer takes a
+A player has deadlines and a trainer has not, but both want the same device. Cores are given to the
+player first, by priority (:data:`NICENESS`). An accelerator knows none, nor do caches and memory;
+so where that is not enough, the trainer takes a
 *share* of its time, all of it at first: when the player, or the game it sees, comes short of its
 target twice running, the share shrinks by a factor; while it is met, it grows by a constant. That
 is how senders share a line fairly, and it settles close below the share at which the target is met.
@@ -18,6 +20,9 @@ from dataclasses import dataclass
 
 from charles.server import PeerInfo
 from charles.training_config import RateGuardConfig
+
+NICENESS = 10
+"""Of a trainer from when a player first drives: a tenth of a contended core is the trainer's."""
 
 SHRINK = 0.75
 """Factor of the share when a player is behind."""

@@ -31,7 +31,7 @@ from charles.messages import Checkpoint, Demand
 from charles.metrics import MetricsLog
 from charles.options import CollectOptions, PlayOptions
 from charles.process import Worker, lower_priority, stop_on_signals
-from charles.rate_guard import RateGuard, slowest_pace
+from charles.rate_guard import NICENESS, RateGuard, slowest_pace
 from charles.run import CONFIG_FILE, read_run, write_run
 from charles.server import Server
 from charles.transfer import check_frozen, missing_origins
@@ -134,6 +134,8 @@ class Trainer:
         self._validated = self._turned = ""
         self._guard = RateGuard(config.guard, config.play.rate_hz)
         self._last_demand_s = self._last_hot_s = self._last_guard_s = 0.0
+        self._is_behind = False
+        """Whether players go first; Linux lets nobody rise again."""
         self._saved_mark: tuple[int, set[int]] | None = None
         self._stack = ExitStack()
         self._contract, self._accepts = contract, accept_contract
@@ -366,7 +368,7 @@ class Trainer:
             self._heed_hot_file()
         if now_s - self._last_guard_s > GUARD_S:
             self._last_guard_s = now_s
-            self._guard.hear(slowest_pace(self._server.peers()))
+            self._heed_players()
         if now_s - self._last_demand_s > DEMAND_S:
             self._last_demand_s = now_s
             intake = self._intake.view()
@@ -394,6 +396,14 @@ class Trainer:
         if len(names) > 1:
             picture = balance_picture(labels, names=names, title="Samples in the buffers")
             self._log.write_picture(self._learner.step_number, "balance", picture)
+
+    def _heed_players(self) -> None:
+        """Let the slowest player that drives go first, and slow down where that is not enough."""
+        pace = slowest_pace(self._server.peers())
+        if pace is not None and self._config.guard.is_enabled and not self._is_behind:
+            self._is_behind = True
+            lower_priority(NICENESS)
+        self._guard.hear(pace)
 
     def _full_outputs(self) -> tuple[str, ...]:
         """Outputs that have enough, while others have not: their collecting would be wasted."""
@@ -444,7 +454,7 @@ class Trainer:
 
 def collect_worker(options: CollectOptions) -> None:
     """A collector that runs along; yields to player and trainer where cores are short."""
-    lower_priority(10)
+    lower_priority(NICENESS + 5)
     cv2.setNumThreads(1)
     collect(options.server, has_console=False, accept_contract=options.accept_contract)
 

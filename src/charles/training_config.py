@@ -94,7 +94,8 @@ class RateGuardConfig:
     """Slowing training down while a player of this run falls behind."""
 
     is_enabled: bool = True
-    """Slow down; only while a player is connected and drives."""
+    """Let a player that is connected and drives go first on the processor, from then on, and slow
+    down while it falls behind."""
     target: float = 0.97
     """Share of ``play.rate_hz`` that the player, and the game it sees, must keep."""
     least: float = 0.1
