@@ -6,6 +6,7 @@ Run as a program, it is told by its standard input what to do: ``stop``, ``go``,
 
 import argparse
 import contextlib
+import os
 import select
 import subprocess
 import sys
@@ -15,8 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from charles.io.screen.source import Capture, FrameSource
+from charles.timing import RateKeeper
+
 WIDTH, HEIGHT = 640, 360
 BITS, BAR, TALL = 16, 10, 40
+BACK = 0x406080
 MOST = 1 << BITS
 CORNERS = (
     (0, 0),
@@ -45,6 +50,21 @@ def read_corners(frame: np.ndarray) -> list[int | None]:
     return found
 
 
+def watch(
+    source: FrameSource, seconds: float, rate_hz: float
+) -> list[tuple[list[int | None], Capture]]:
+    """Counters of the four corners and captures of so many seconds of grabs."""
+    out = np.empty(source.frame_shape, np.uint8)
+    keeper = RateKeeper(rate_hz)
+    seen = []
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        capture = source.grab(out)
+        seen.append((read_corners(out), capture))
+        keeper.wait()
+    return seen
+
+
 class Pattern:
     """The other end of the program."""
 
@@ -60,7 +80,14 @@ class Pattern:
 
 
 @contextlib.contextmanager
-def pattern(folder: Path, title: str, *, gap_ms: float = 0.0, rate_hz: float = 30.0) -> Iterator:
+def pattern(
+    folder: Path,
+    title: str,
+    *,
+    gap_ms: float = 0.0,
+    rate_hz: float = 30.0,
+    program: Path = Path(__file__),
+) -> Iterator[Pattern]:
     """The program in a process of its own, once it has drawn something.
 
     Args:
@@ -68,12 +95,17 @@ def pattern(folder: Path, title: str, *, gap_ms: float = 0.0, rate_hz: float = 3
         title: Of the window.
         gap_ms: Between the upper and the lower corners; 0 shows all at once.
         rate_hz: Pictures a second.
+        program: What draws, and understands the same.
     """
     log = folder / "drawn"
     np.zeros(MOST, np.int64).tofile(log)
-    command = [sys.executable, __file__, str(log), title, str(gap_ms), str(rate_hz)]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        [sys.executable, str(program), str(log), title, str(gap_ms), str(rate_hz)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
         assert process.stdout is not None
@@ -100,12 +132,12 @@ def main() -> None:
     drawn_ns = np.memmap(asked.log, np.int64, "r+", shape=(MOST,))
     shown = display.Display()
     root = shown.screen().root
-    window = root.create_window(100, 60, WIDTH, HEIGHT, 0, 24, background_pixel=0x406080)
+    window = root.create_window(100, 60, WIDTH, HEIGHT, 0, 24, background_pixel=BACK)
     window.set_wm_name(asked.title)
     window.map()
     canvas = window.create_pixmap(WIDTH, HEIGHT, 24)
     white, black = (window.create_gc(foreground=colour) for colour in (0xFFFFFF, 0))
-    back = window.create_gc(foreground=0x406080)
+    back = window.create_gc(foreground=BACK)
     canvas.fill_rectangle(back, 0, 0, WIDTH, HEIGHT)
 
     def draw(target, counter, corners):

@@ -5,12 +5,12 @@ import time
 
 import numpy as np
 import pytest
-from tests.io.screen.pattern import pattern, read_corners
+from tests.io.screen.pattern import pattern, watch
 
 from charles.errors import CaptureError
 from charles.io.screen.x11 import X11Source
 from charles.screen_config import ScreenConfig
-from charles.timing import Quantiles, RateKeeper
+from charles.timing import Quantiles
 
 SIZE = {"height": 180, "width": 320}
 
@@ -27,19 +27,6 @@ def source():
     yield make
     for one in made:
         one.close()
-
-
-def watch(source, seconds, rate_hz):
-    """Counters of the four corners and captures of so many seconds of grabs."""
-    out = np.empty(source.frame_shape, np.uint8)
-    keeper = RateKeeper(rate_hz)
-    seen = []
-    end_s = time.monotonic() + seconds
-    while time.monotonic() < end_s:
-        capture = source.grab(out)
-        seen.append((read_corners(out), capture))
-        keeper.wait()
-    return seen
 
 
 def test_pictures_come_whole_in_order_and_soon(display, tmp_path, source):
