@@ -1,11 +1,10 @@
 """A person who follows a script, on a pad that is read as real ones are."""
 
-import time
-
 from charles.errors import PadError
 from charles.human_config import HumanConfig
 from charles.io.human.source import Axes, Person
 from charles.pad_config import DeadZone, ZonesConfig
+from charles.timing import clock_ns
 
 
 class ScriptedPerson:
@@ -27,7 +26,7 @@ class ScriptedPerson:
     def move(self, *, pedal=0.0, steering=0.0):
         """Put the axes where these controls are meant."""
         self.axes = Axes(max(pedal, 0.0), max(-pedal, 0.0), steering)
-        self.touched_ns = time.monotonic_ns()
+        self.touched_ns = clock_ns()
 
     def read(self):
         if not self.is_plugged_in:

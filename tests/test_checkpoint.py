@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back, what is damaged or foreign is refused."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -150,7 +151,7 @@ def test_every_truncated_file_is_refused(tmp_path):
         if "process_0" in str(path):  # a part that is merged away when the save ends
             assert_same(Checkpoints(tmp_path).restore(state)[0], state)
         else:
-            with pytest.raises(CheckpointError, match=str(tmp_path / "1")):
+            with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / "1"))):
                 Checkpoints(tmp_path).restore(state)
         path.write_bytes(content)
     assert_same(Checkpoints(tmp_path).restore(state)[0], state)

@@ -86,7 +86,7 @@ def test_resuming_starts_from_the_runs_own_settings(tmp_path):
     [
         (["--preset", "tin"], "Did you mean 'tiny'?"),
         (["--resume", "--preset", "tiny"], "--preset must be left out with --resume"),
-        (["--resume", "--run-dir", "/nowhere"], "run_dir must hold a run, got '/nowhere'"),
+        (["--resume", "--run-dir", "nowhere"], "run_dir must hold a run, got 'nowhere'"),
         (["--collectors", "-1"], "collectors must be 0 or more, got -1"),
         (["--collectors", "99"], "collectors must be at most data.max_collectors (8), got 99"),
         (["--collect.rate-hz", "-30"], "collect.rate_hz must be positive, got -30.0"),
@@ -110,7 +110,7 @@ def test_a_misspelt_option_is_answered_with_the_nearest(capsys):
     [
         ("collect", ["--server.host", "0.0.0.0"], "server.host must be an address of this host"),
         ("town", ["--time-of-day-h", "25"], "time_of_day_h must lie in 0..24, got 25.0"),
-        ("serve", ["--checkpoint", "/nowhere"], "run_dir must hold a run, got '/nowhere'"),
+        ("serve", ["--checkpoint", "nowhere"], "run_dir must hold a run, got 'nowhere'"),
     ],
 )
 def test_a_bad_value_is_answered_with_one_line(name, arguments, text):
@@ -120,12 +120,12 @@ def test_a_bad_value_is_answered_with_one_line(name, arguments, text):
 
 
 def test_a_checkpoint_that_is_not_there_is_answered_with_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["charles-evaluate", "--checkpoint", "/nowhere"])
+    monkeypatch.setattr(sys, "argv", ["charles-evaluate", "--checkpoint", "nowhere"])
     with pytest.raises(SystemExit) as caught:
         cli.evaluate()
     assert caught.value.code == cli.USER_ERROR
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("charles-evaluate: run_dir must hold a run, got '/nowhere'")
+    assert line.startswith("charles-evaluate: run_dir must hold a run, got 'nowhere'")
 
 
 def test_a_busy_port_is_answered_with_one_line(tmp_path):

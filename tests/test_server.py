@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -190,7 +189,7 @@ def test_a_killed_collector_is_noticed_and_its_slots_come_back(host, spawn, conn
     kept = connect("collector").wait_welcome(5.0).peer_id
     killed = spawn("collector")
     wait_until(lambda: "busy" in states(host).values())
-    killed.send_signal(signal.SIGKILL)  # not waited for: it is a zombie from here on
+    killed.kill()  # not waited for: it is a zombie from here on
     wait_until(lambda: list(states(host)) == [kept], within_s=4 * PING_S)
     assert exchange.counts()["lanes"] == {kept: 4}
     exchange.check()
@@ -200,11 +199,11 @@ def test_a_stopped_collector_is_silent_and_keeps_its_lane(host, spawn, exchange,
     monkeypatch.setattr("charles.server.SILENT_S", 0.8)
     process = spawn("collector")
     wait_until(lambda: "busy" in states(host).values())
-    process.send_signal(signal.SIGSTOP)
+    psutil.Process(process.pid).suspend()
     wait_until(lambda: "silent" in states(host).values())
     time.sleep(1.5 * PING_S)
     assert len(exchange.counts()["lanes"]) == 1
-    process.send_signal(signal.SIGCONT)
+    psutil.Process(process.pid).resume()
     wait_until(lambda: "busy" in states(host).values())
 
 
@@ -272,10 +271,10 @@ def test_a_server_that_hangs_is_lost_by_its_silence(spawn, connect, monkeypatch)
     hanging = spawn("", SERVER_PROGRAM)
     connection = connect("player")
     assert connection.wait_welcome(10.0) is not None
-    hanging.send_signal(signal.SIGSTOP)
+    psutil.Process(hanging.pid).suspend()
     assert not is_lost(connection)
     wait_until(lambda: is_lost(connection), within_s=4.0)
-    hanging.send_signal(signal.SIGCONT)
+    psutil.Process(hanging.pid).resume()
     assert connection.wait_welcome(5.0) is not None
 
 

@@ -17,6 +17,7 @@ from charles.options import PlayOptions
 from charles.play import describe, play
 from charles.play_config import PlayConfig
 from charles.spectators import Spectators
+from charles.timing import clock_ns
 
 SCENE = Scene(seed=100_000, weather="clear", time_of_day_h=12.0)
 
@@ -47,12 +48,12 @@ class Cameras:
     def grab_camera(self, camera, out):
         time.sleep(self.takes_s)
         out[:] = self.cameras.index(camera)
-        return time.monotonic_ns()
+        return clock_ns()
 
 
 def show(spectators, ticks, rate_hz):
     """So many ticks of a player that takes no time itself."""
-    deadline_ns = time.monotonic_ns()
+    deadline_ns = clock_ns()
     for _ in range(ticks):
         spectators.show(deadline_ns, state="driving")
         deadline_ns += round(1e9 / rate_hz)
@@ -71,7 +72,7 @@ def test_each_other_camera_comes_once_between_two_deadlines_in_turn():
 
 def test_a_picture_for_which_there_is_no_time_is_dropped_and_counted():
     spectators = Spectators(Cameras(), 50.0)
-    spectators.show(time.monotonic_ns() - 10**9, state="driving")
+    spectators.show(clock_ns() - 10**9, state="driving")
     assert spectators.dropped == 2
     assert spectators.newest == {}
 

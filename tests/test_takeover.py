@@ -377,12 +377,13 @@ from charles.io.pads.command import CommandPad
 from charles.options import PlayOptions
 from charles.play import play
 from charles.takeover_config import TakeoverConfig
+from charles.timing import clock_ns
 
 class Timed(CommandPad):
     def update(self, controls):
         super().update(controls)
         if person.touched_ns and abs(controls[1] - person.axes.steering) < 1e-6:
-            print("pad", (time.monotonic_ns() - person.touched_ns) / 1e6, flush=True)
+            print("pad", (clock_ns() - person.touched_ns) / 1e6, flush=True)
             person.touched_ns = 0
 
 def drive():

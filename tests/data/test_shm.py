@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,11 @@ sys.stdin.read()
 """
 
 
+needs_free_names = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows keeps the name of what is mapped"
+)
+
+
 def run_python(code: str, *arguments: str, **changed: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -57,6 +63,21 @@ def test_attacher_sees_the_bytes_and_its_exit_removes_nothing():
         Block.attach(block.name)
 
 
+def test_name_that_the_system_kept_while_the_block_was_mapped_goes_when_it_is_closed(monkeypatch):
+    block = Block.create(unique_name("test"), 1000)
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(13, "as Windows says of a file that is mapped", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        block.unlink()
+    assert (block_dir() / block.name).exists()
+    block.close()
+    assert not (block_dir() / block.name).exists()
+
+
+@needs_free_names
 def test_normal_exit_of_an_owner_that_forgot_to_unlink_leaves_nothing_and_says_nothing():
     name = unique_name("test")
     process = run_python(OWN, name)
@@ -75,6 +96,7 @@ def test_blocks_lie_in_a_temporary_directory_that_is_in_memory_and_not_in_anothe
             assert (out.strip(), err) == (expected, "")
 
 
+@needs_free_names
 def test_block_of_a_killed_owner_stays_until_the_next_start_removes_it():
     name = unique_name("test")
     process = run_python(OWN, name)
@@ -113,6 +135,7 @@ def give_to_another_process(block):
     path.write_bytes(data)
 
 
+@needs_free_names
 def test_block_whose_owner_number_was_given_to_another_process_is_stale():
     block = Block.create(unique_name("test"), 10)
     give_to_another_process(block)
@@ -121,6 +144,7 @@ def test_block_whose_owner_number_was_given_to_another_process_is_stale():
     block.close()
 
 
+@needs_free_names
 def test_block_of_another_version_is_stale_only_once_its_owner_is_gone():
     block = Block.create(unique_name("test"), 10)
     path = block_dir() / block.name
@@ -153,6 +177,7 @@ def test_block_that_does_not_fit_is_refused_with_numbers_and_leaves_nothing():
     assert not (block_dir() / name).exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits of files and no blocks")
 def test_memory_that_runs_out_while_reserving_is_a_clear_error_and_leaves_nothing():
     code = """
 import resource, sys
@@ -170,6 +195,7 @@ except SharedMemoryError as error:
     assert not (block_dir() / name).exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits of files and no blocks")
 def test_pages_are_reserved_at_creation():
     block = Block.create(unique_name("test"), 1_000_000)
     assert (block_dir() / block.name).stat().st_blocks * 512 >= 1_000_000

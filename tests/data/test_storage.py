@@ -280,6 +280,7 @@ def fill_the_disk(directory, limit_bytes):
 def test_full_disk_ends_the_copy_with_numbers_and_what_is_there_stays(tmp_path, kind):
     script = [sys.executable, __file__, str(tmp_path / "samples")]
     if kind == "limit":
+        pytest.importorskip("resource")
         command = [*script, "300"]
     else:
         mount = f"mount -t tmpfs -o size=200k tmpfs {tmp_path} && exec"

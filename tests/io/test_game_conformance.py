@@ -18,6 +18,7 @@ from charles.io.deepgtav_zmq import make_zmq_game
 from charles.io.game import WEATHERS, Game, Scene
 from charles.io.games import make_game
 from charles.io.town import TownGame
+from charles.timing import clock_ns
 
 HEIGHT, WIDTH = 26, 47  # odd, so that rows are padded on the wire
 NPC_S = 20.0
@@ -271,7 +272,7 @@ def test_real_time_keeps_the_clock_and_moves_on_when_the_caller_was_late():
         game.reset(SCENE)
         game.tick()
         before_s = game.world.time_s
-        assert abs(time.monotonic_ns() - game.tick().captured_ns) < 1e9
+        assert abs(clock_ns() - game.tick().captured_ns) < 1e9
         time.sleep(0.12)
         game.tick()
         assert game.missed >= 2

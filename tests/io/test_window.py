@@ -30,6 +30,7 @@ from charles.io.window import WindowGame
 from charles.sample import SampleFlag
 from charles.screen_config import ScreenConfig
 from charles.telemetry_config import TelemetryConfig
+from charles.timing import clock_ns
 
 HEIGHT, WIDTH = conformance.HEIGHT, conformance.WIDTH
 DECODERS = {"codemasters": codemasters, "forza": forza, "outgauge": outgauge}
@@ -53,7 +54,7 @@ class CounterScreen:
             raise WindowHiddenError("The window 'Game' is covered by 'Mail'. Uncover it.")
         self.shown += not self.is_frozen
         np.add(self._pattern, np.uint8(self.shown % 256), out=out)
-        return Capture(time.monotonic_ns(), not self.is_frozen)
+        return Capture(clock_ns(), not self.is_frozen)
 
     def close(self):
         self.is_closed = True
@@ -69,7 +70,7 @@ class Hand:
     def read(self):
         if self.is_unplugged:
             raise PadError("'pad' was unplugged")
-        return HumanReading(self.controls, self.is_active, time.monotonic_ns())
+        return HumanReading(self.controls, self.is_active, clock_ns())
 
     def close(self):
         self.is_closed = True
@@ -101,7 +102,7 @@ def watching(kind=None, *, human=None, telemetry=CALM, **settings):
 
 def send(game, sender, packet):
     """Send a packet and wait until the game has heard it."""
-    before_ns = time.monotonic_ns()
+    before_ns = clock_ns()
     sender.send(packet)
     give_up_s = time.monotonic() + 20.0
     while (reading := game._telemetry.newest()) is None or reading.received_ns < before_ns:

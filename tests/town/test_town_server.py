@@ -470,6 +470,7 @@ def test_impossible_settings_are_refused():
         TownServerConfig(silence_s=-1.0)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there a signal from outside ends at once")
 def test_serve_leaves_on_a_signal_while_a_client_is_served():
     port = free_port()
     options = TownOptions(port=port)

@@ -116,6 +116,7 @@ class Block:
         self._header: np.ndarray | None = np.frombuffer(mapping, _HEADER, count=1)
         self._buffer: memoryview | None = memoryview(mapping)[HEADER_BYTES:]
         self.is_owner = is_owner
+        self._is_removed = False
         self.num_bytes = int(self._header["num_bytes"][0])
         self.owner = ProcessIdentity(
             int(self._header["pid"][0]), float(self._header["started_s"][0])
@@ -206,9 +207,14 @@ class Block:
             with contextlib.suppress(BufferError):
                 self._mapping.close()
             self._mapping = None
+        if self._is_removed:
+            _remove(block_dir() / self.name)
 
     def unlink(self) -> None:
         """Remove the name, and tell those attached that the owner is gone. Owner only.
+
+        Windows keeps the name while anybody maps the block: it goes when this process closes it, or
+        ends.
 
         Raises:
             SharedMemoryError: This process only attached to the block.
@@ -217,10 +223,8 @@ class Block:
             raise SharedMemoryError(f"Block {self.name!r} must be removed by its owner.")
         if self._header is not None:
             self._header["is_closed"] = 1
-        path = block_dir() / self.name
-        with contextlib.suppress(PermissionError):  # Windows keeps the name while it is mapped
-            path.unlink(missing_ok=True)
-            _owned.discard(path)
+        self._is_removed = True
+        _remove(block_dir() / self.name)
 
 
 def remove_stale(prefix: str = PREFIX) -> list[str]:
@@ -327,10 +331,18 @@ def _reserve(fd: int, name: str, num_bytes: int) -> None:
         raise _too_little(name, num_bytes, available, f"{what}; {err.strerror}") from err
 
 
-def _remove_owned() -> None:
-    for path in list(_owned):
-        with contextlib.suppress(PermissionError):  # mapped by others: stale at the next start
+def _remove(path: Path) -> None:
+    """Remove an own block's name, unless Windows keeps it because somebody maps the block."""
+    if path in _owned:
+        with contextlib.suppress(PermissionError):
             path.unlink(missing_ok=True)
+            _owned.discard(path)
+
+
+def _remove_owned() -> None:
+    """What others map even now is stale at the next start."""
+    for path in list(_owned):
+        _remove(path)
 
 
 # A normal exit leaves nothing, even where an error kept the owner from its ``finally``. Children

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from charles.io.screen.source import Capture, FrameSource
-from charles.timing import RateKeeper
+from charles.timing import RateKeeper, clock_ns
 
 WIDTH, HEIGHT = 640, 360
 BITS, BAR, TALL = 16, 10, 40
@@ -163,7 +163,7 @@ def main() -> None:
         if is_drawing:
             counter = (counter + 1) % MOST
             if asked.gap_ms:
-                drawn_ns[counter] = time.monotonic_ns()
+                drawn_ns[counter] = clock_ns()
                 draw(window, counter, CORNERS[:2])
                 shown.sync()
                 time.sleep(asked.gap_ms / 1e3)
@@ -171,7 +171,7 @@ def main() -> None:
             else:
                 draw(canvas, counter, CORNERS)
                 shown.sync()
-                drawn_ns[counter] = time.monotonic_ns()
+                drawn_ns[counter] = clock_ns()
                 window.copy_area(white, canvas, 0, 0, WIDTH, HEIGHT, 0, 0)
             shown.sync()
             if counter == 1:

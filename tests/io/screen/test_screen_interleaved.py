@@ -17,6 +17,7 @@ from charles.io.screen.make import make_source
 from charles.io.screen.source import Capture, FrameSource
 from charles.io.window import WindowGame
 from charles.screen_config import ScreenConfig
+from charles.timing import clock_ns
 
 SHAPE = (36, 64, 3)
 RATE_HZ = 90.0
@@ -46,7 +47,7 @@ class Turns:
             self._number = next(self._numbers)
         noise = np.random.default_rng(self._number).integers(-9, 10, SHAPE)
         out[:] = np.clip(self.patterns[self._number % 3] + noise, 0, 255)
-        return Capture(time.monotonic_ns(), is_new)
+        return Capture(clock_ns(), is_new)
 
     def close(self):
         self.is_closed = True

@@ -127,7 +127,10 @@ def test_elsewhere_than_on_windows_its_ways_name_what_they_need(kind):
         make_source(ScreenConfig(kind=kind), 6, 8)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mss") is not None, reason="it is installed")
+@pytest.mark.skipif(
+    sys.platform == "win32" or importlib.util.find_spec("mss") is not None,
+    reason="it is installed, or no use here",
+)
 def test_without_mss_the_extra_is_named():
     with pytest.raises(ExtraMissingError, match=r"charles\[screen\]"):
         make_source(ScreenConfig(), 6, 8)

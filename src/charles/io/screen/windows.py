@@ -203,14 +203,14 @@ def _dxcam_camera(monitor: int) -> Any:
     term = signal.getsignal(signal.SIGTERM)
     try:
         import dxcam  # pyright: ignore[reportMissingImports]
+
+        # BGRA is how the screen comes: no conversion there.
+        return dxcam.create(output_idx=monitor - 1, output_color="BGRA")
     except ImportError as err:
         raise ExtraMissingError(
             "This capture needs dxcam, on Windows. Install it: pip install 'charles[screen]'."
         ) from err
-    try:
-        # BGRA is how the screen comes: no conversion there.
-        return dxcam.create(output_idx=monitor - 1, output_color="BGRA")
-    except Exception as err:  # bare exceptions of COM and of lists
+    except Exception as err:  # bare exceptions of COM and of lists, also while it is imported
         raise CaptureError(f"Monitor {monitor} cannot be captured: {err}.") from err
     finally:
         # It would release the camera under our hands before who is asked to stop has stopped.
