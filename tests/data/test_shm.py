@@ -219,6 +219,7 @@ def test_taken_name_foreign_prefix_and_foreign_unlink_are_refused():
         _ = block.buffer
 
 
+@needs_free_names
 def test_views_stay_valid_after_close():
     block = Block.create(unique_name("test"), 100)
     view = np.frombuffer(block.buffer, np.uint8)

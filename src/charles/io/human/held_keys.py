@@ -115,7 +115,7 @@ class X11HeldKeys:
 
 
 class WindowsHeldKeys:
-    """The keyboard of the Windows session. Never run: no Windows was at hand."""
+    """The keyboard of the Windows session. Run under Wine; no Windows was at hand."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._state: Any = user32().GetAsyncKeyState

@@ -1,4 +1,4 @@
-"""Keys on Windows, by SendInput through ctypes. None of it was run: no Windows was at hand.
+"""Keys on Windows, by SendInput through ctypes. Run under Wine; no Windows was at hand.
 
 Keys go out as scan codes, because games that read the keyboard by DirectInput or raw input see
 nothing else.

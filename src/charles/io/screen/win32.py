@@ -1,4 +1,4 @@
-"""Windows of a Windows desktop, through user32. Not run by the tests, which have no Windows."""
+"""Windows of a Windows desktop, through user32. Run under Wine, and by no test."""
 
 import ctypes
 from collections.abc import Callable
