@@ -118,6 +118,14 @@ def test_the_inbox_tells_why_there_will_be_nothing_more():
         inbox.take(waiting, 5.0)
 
 
+def test_a_dxcam_that_finds_no_screen_when_it_is_imported_is_told(tmp_path, monkeypatch):
+    (tmp_path / "dxcam.py").write_text('raise OSError("no DXGI factory")')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "dxcam", raising=False)
+    with pytest.raises(CaptureError, match="Monitor 1 cannot be captured: no DXGI factory"):
+        DxcamSource(ScreenConfig(kind="dxcam"), **SIZE)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="this is Windows")
 @pytest.mark.parametrize("kind", ["dxcam", "windows_capture"])
 def test_elsewhere_than_on_windows_its_ways_name_what_they_need(kind):
