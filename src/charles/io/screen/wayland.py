@@ -13,6 +13,7 @@ import contextlib
 import os
 import secrets
 import select
+import sys
 import time
 from typing import Any
 
@@ -237,6 +238,8 @@ class Portal:
 
     def has_lost_pipewire(self) -> bool:
         """Whether PipeWire itself has ended, once it was reached. Does not block."""
+        if sys.platform == "win32":  # which has neither Wayland nor polls
+            return False
         poll = select.poll()
         poll.register(self._pipewire, 0)
         return bool(poll.poll(0))
