@@ -26,6 +26,10 @@ class Machine:
             )
 
 
+def pace(ticks, missed):
+    return Pace(player=1, ticks=ticks, missed=missed, rate_hz=30.0, frames_hz=30.0)
+
+
 def make(room, slowest_hz=15.0, **changes):
     guard = RateGuard(RateGuardConfig(**changes), 30.0)
     return guard, Machine(guard, room, slowest_hz)
@@ -115,6 +119,30 @@ def test_slowing_down_that_helps_a_little_goes_on():
     guard, machine = make(room=0.0, slowest_hz=10.0, least=0.3)
     machine.report(HOPELESS + 30)  # 10 Hz at full speed, 24 Hz at the least share
     assert guard.share == 0.3
+
+
+@pytest.mark.parametrize("hears_in_pauses", [False, True])
+def test_steps_of_seconds_are_judged_with_their_pauses(hears_in_pauses):
+    """A player makes a third of its predictions while a step runs, and all of them in a pause."""
+    guard, ticks, missed = RateGuard(RateGuardConfig(), 30.0), 0, 0
+    for _ in range(40):  # steps of 4 s
+        ticks, missed = ticks + 40, missed + 80
+        pauses = round(guard.pause_s(4.0) / 0.5)
+        for _ in range(pauses):
+            ticks += 15
+            guard.hear(pace(ticks, missed), is_paused=not hears_in_pauses)
+        guard.hear(pace(ticks, missed))
+    # Heard in pauses, in which all is well, it would take back at once what it gave.
+    assert (guard.share > 0.4) if hears_in_pauses else (guard.share <= 0.15)
+
+
+def test_who_leaves_during_a_pause_is_noticed():
+    guard = RateGuard(RateGuardConfig(), 30.0)
+    for second in range(1, 9):
+        guard.hear(pace(10 * second, 20 * second))
+    assert guard.share < 1.0
+    guard.hear(None, is_paused=True)
+    assert guard.share == 1.0
 
 
 def test_switched_off_it_never_slows():

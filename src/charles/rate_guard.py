@@ -77,15 +77,20 @@ class RateGuard:
         self._short = self._at_least = self._let_go = 0
         self._full_hz = 0.0
 
-    def hear(self, pace: Pace | None) -> None:
+    def hear(self, pace: Pace | None, *, is_paused: bool = False) -> None:
         """Consider the newest report of the player, of the slowest where there are several.
 
         Args:
             pace: The report, which may be one that was heard before; ``None`` while nobody drives,
                 and nothing is to be slowed down for.
+            is_paused: Whether the trainer stands still just now. A player that keeps its rate
+                then says nothing about steps, which may take seconds: it is judged by the whole of
+                a step and its pause, at the pause's end.
         """
         if pace is None or not self._config.is_enabled:
             self._forget()
+            return
+        if is_paused:
             return
         last, self._last = self._last, pace
         if last is None or pace.player != last.player or pace.ticks <= last.ticks:

@@ -313,7 +313,7 @@ class Trainer:
         started_s = now_s = time.monotonic()
         while not self._stop.is_set() and now_s < started_s + self._guard.pause_s(step_s):
             self._stop.wait(min(BATCH_WAIT_S, started_s + self._guard.pause_s(step_s) - now_s))
-            self._look_after_others()
+            self._look_after_others(is_paused=True)
             now_s = time.monotonic()
         self._clock.held_s += now_s - started_s
 
@@ -355,7 +355,7 @@ class Trainer:
         self._last_saved = learner.step_number
         self._server.broadcast(Checkpoint(step=learner.step_number))
 
-    def _look_after_others(self) -> None:
+    def _look_after_others(self, *, is_paused: bool = False) -> None:
         """Raise what failed elsewhere, heed the hot file and the player, tell collectors what is
         short, show."""
         for worker in self._workers:
@@ -367,8 +367,9 @@ class Trainer:
             self._last_hot_s = now_s
             self._heed_hot_file()
         if now_s - self._last_guard_s > GUARD_S:
-            self._last_guard_s = now_s
-            self._heed_players()
+            if not is_paused:  # or the end of a pause would come too soon to be heard
+                self._last_guard_s = now_s
+            self._heed_players(is_paused=is_paused)
         if now_s - self._last_demand_s > DEMAND_S:
             self._last_demand_s = now_s
             intake = self._intake.view()
@@ -397,13 +398,13 @@ class Trainer:
             picture = balance_picture(labels, names=names, title="Samples in the buffers")
             self._log.write_picture(self._learner.step_number, "balance", picture)
 
-    def _heed_players(self) -> None:
+    def _heed_players(self, *, is_paused: bool) -> None:
         """Let the slowest player that drives go first, and slow down where that is not enough."""
         pace = slowest_pace(self._server.peers())
         if pace is not None and self._config.guard.is_enabled and not self._is_behind:
             self._is_behind = True
             lower_priority(NICENESS)
-        self._guard.hear(pace)
+        self._guard.hear(pace, is_paused=is_paused)
 
     def _full_outputs(self) -> tuple[str, ...]:
         """Outputs that have enough, while others have not: their collecting would be wasted."""
