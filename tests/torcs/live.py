@@ -145,6 +145,8 @@ def main() -> None:
     parser.add_argument("--skip-training", action="store_true", help="drive with what is there")
     parser.add_argument("--out", type=Path, required=True)
     options, extra = parser.parse_known_args()
+    if not telemetry.is_buildable():
+        parser.error("needs g++, libplib-dev and TORCS' source: see tests/torcs/telemetry.py")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="torcs-"))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"works in {folder}", flush=True)
