@@ -9,7 +9,7 @@ decoded controls of the documented models, one prediction after the other::
     python -m benchmarks.bench_gpu
     python -m benchmarks.bench_gpu --peers .peers/bin/python
     JAX_PLATFORMS=cpu python -m benchmarks.bench_gpu --backbones Xception \
-        --batch-sizes 2 --height 75 --width 80 --trial
+        --batch-sizes 2 --height 76 --width 80 --trial
 """
 
 import argparse
@@ -86,7 +86,10 @@ def prediction_rows(backbone: str, height: int, width: int) -> list[Row]:
     """Predictions one after the other, from pixels on the host to controls."""
     config = get(MODELS[backbone])
     config = replace(
-        config, precision="bfloat16", frame=replace(config.frame, height=height, width=width)
+        config,
+        precision="bfloat16",
+        frame=replace(config.frame, height=height, width=width),
+        network=replace(config.network, input_height=height, input_width=width),
     )
     policy = Policy(config)
     policy.variables = policy.untrained(0)
