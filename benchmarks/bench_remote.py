@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 from benchmarks.bench_backends import store_samples
 from benchmarks.harness import Row, duration_row, free_port, measure, memcpy_ceiling, write_results
-from benchmarks.pps import write_checkpoints
+from benchmarks.pps_drive import write_checkpoints
+from benchmarks.pps_matrix import serve_beside
 
 from charles.backends.quantised import inputs_of
 from charles.config import ServerConfig, TrainConfig
@@ -30,11 +31,10 @@ from charles.data.storage import read_some
 from charles.intake import sample_spec
 from charles.io.keys import load_or_make_keys
 from charles.options import ServeOptions
-from charles.process import Worker, stop_on_signals
+from charles.process import Worker
 from charles.remote import RemoteLink, RemotePolicy, RemoteReport
 from charles.remote_config import RemoteConfig
 from charles.run import write_run
-from charles.serve import serve
 from charles.timing import Quantiles, RateKeeper
 
 PLAYERS = (1, 2, 4)
@@ -52,11 +52,6 @@ class Place:
 
     remote: RemoteConfig
     options: ServeOptions
-
-
-def run_server(options: ServeOptions) -> None:
-    """A process of its own."""
-    serve(options, stop=stop_on_signals())
 
 
 def ask(place: Place, run_dir: Path, seconds: float, out: list[RemoteReport]) -> None:
@@ -161,7 +156,7 @@ def main() -> None:
                 options = replace(options, encrypted=True, allow=(player.public,))
                 remote = replace(remote, server_key=server.public,
                                  key=Path(directory) / "player.key")  # fmt: skip
-            worker = Worker("serve", run_server, options)
+            worker = Worker("serve", serve_beside, options)
             try:
                 rows += player_rows(name, Place(remote, options), config.run_dir, seconds)
             finally:

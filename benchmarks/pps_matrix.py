@@ -76,6 +76,11 @@ class Cell:
     """Of which there are so many."""
 
     @property
+    def is_training(self) -> bool:
+        """Whether a trainer runs beside it."""
+        return self.beside in ("guarded", "unguarded")
+
+    @property
     def name(self) -> str:
         """As the table calls it."""
         return " ".join(filter(None, (self.backbone, self.backend, self.beside)))
@@ -123,7 +128,7 @@ def run_cell(cell: Cell, result: Path) -> None:
     """Drive, and write what came of it as JSON; a process of its own."""
     with tempfile.TemporaryDirectory() as directory:
         config = config_of(cell, Path(directory) / "run")
-        if cell.beside in ("guarded", "unguarded"):
+        if cell.is_training:
             found = _drive_beside_training(cell, config)
         else:
             write_run(config.run_dir, config)
@@ -196,7 +201,7 @@ def _measure(
     busy_s = cpu.user + cpu.system - started["cpu"].user - started["cpu"].system
     found = _as_json(report)
     found["processor"] = {"CPU": 100.0 * busy_s / took_s, "RSS": process.memory_info().rss / 2**20}
-    if cell.beside in ("guarded", "unguarded"):
+    if cell.is_training:
         row = _newest_row(config.run_dir)
         steps = float(row.get("step", 0)) - float(started["row"].get("step", 0))
         found["training"] = {

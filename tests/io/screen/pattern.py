@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -120,15 +120,51 @@ def pattern(
                     stream.close()
 
 
-def main() -> None:
-    from Xlib import display  # pyright: ignore
+def watch_until_fresh(source: FrameSource, seconds: float = 5.0) -> None:
+    """Return once what is watched is drawn again."""
+    ends_s = time.monotonic() + seconds
+    while source.watch.is_stale():
+        watch(source, 0.02, 60.0)
+        assert time.monotonic() < ends_s
 
+
+def read_arguments() -> argparse.Namespace:
+    """What :func:`pattern` tells the program that draws."""
     parser = argparse.ArgumentParser()
     parser.add_argument("log")
     parser.add_argument("title")
     parser.add_argument("gap_ms", type=float)
     parser.add_argument("rate_hz", type=float)
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def draw_until_closed(
+    rate_hz: float, draw: Callable[[int], None], move: Callable[[int, int], None] | None = None
+) -> None:
+    """Draw one counter after the other, and do meanwhile what :meth:`Pattern.tell` says."""
+    counter, is_drawing = 0, True
+    next_s = time.monotonic()
+    while True:
+        if select.select([sys.stdin], [], [], 0)[0]:
+            word, *numbers = (sys.stdin.readline() or "close").split()
+            if word == "close":
+                return
+            if word == "move" and move is not None:
+                move(int(numbers[0]), int(numbers[1]))
+            is_drawing = {"stop": False, "go": True}.get(word, is_drawing)
+        if is_drawing:
+            counter = (counter + 1) % MOST
+            draw(counter)
+            if counter == 1:
+                print("ready", flush=True)
+        next_s = max(next_s + 1 / rate_hz, time.monotonic())
+        time.sleep(max(0.0, next_s - time.monotonic()))
+
+
+def main() -> None:
+    from Xlib import display  # pyright: ignore
+
+    asked = read_arguments()
     drawn_ns = np.memmap(asked.log, np.int64, "r+", shape=(MOST,))
     shown = display.Display()
     root = shown.screen().root
@@ -140,7 +176,7 @@ def main() -> None:
     back = window.create_gc(foreground=BACK)
     canvas.fill_rectangle(back, 0, 0, WIDTH, HEIGHT)
 
-    def draw(target, counter, corners):
+    def draw_bars(target, counter, corners):
         bars = [
             (bit, (left + at * BAR, top, BAR, TALL))
             for left, top in corners
@@ -149,35 +185,25 @@ def main() -> None:
         target.poly_fill_rectangle(white, [place for bit, place in bars if bit])
         target.poly_fill_rectangle(black, [place for bit, place in bars if not bit])
 
-    counter, is_drawing = 0, True
-    next_s = time.monotonic()
-    while True:
-        if select.select([sys.stdin], [], [], 0)[0]:
-            word, *numbers = (sys.stdin.readline() or "close").split()
-            if word == "close":
-                return
-            if word == "move":
-                window.configure(x=int(numbers[0]), y=int(numbers[1]))
-                shown.sync()
-            is_drawing = {"stop": False, "go": True}.get(word, is_drawing)
-        if is_drawing:
-            counter = (counter + 1) % MOST
-            if asked.gap_ms:
-                drawn_ns[counter] = clock_ns()
-                draw(window, counter, CORNERS[:2])
-                shown.sync()
-                time.sleep(asked.gap_ms / 1e3)
-                draw(window, counter, CORNERS[2:])
-            else:
-                draw(canvas, counter, CORNERS)
-                shown.sync()
-                drawn_ns[counter] = clock_ns()
-                window.copy_area(white, canvas, 0, 0, WIDTH, HEIGHT, 0, 0)
+    def draw(counter):
+        if asked.gap_ms:
+            drawn_ns[counter] = clock_ns()
+            draw_bars(window, counter, CORNERS[:2])
             shown.sync()
-            if counter == 1:
-                print("ready", flush=True)
-        next_s = max(next_s + 1 / asked.rate_hz, time.monotonic())
-        time.sleep(max(0.0, next_s - time.monotonic()))
+            time.sleep(asked.gap_ms / 1e3)
+            draw_bars(window, counter, CORNERS[2:])
+        else:
+            draw_bars(canvas, counter, CORNERS)
+            shown.sync()
+            drawn_ns[counter] = clock_ns()
+            window.copy_area(white, canvas, 0, 0, WIDTH, HEIGHT, 0, 0)
+        shown.sync()
+
+    def move(left, top):
+        window.configure(x=left, y=top)
+        shown.sync()
+
+    draw_until_closed(asked.rate_hz, draw, move)
 
 
 if __name__ == "__main__":

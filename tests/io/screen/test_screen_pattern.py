@@ -1,11 +1,10 @@
 """A window that draws a known counter 30 times a second, seen through the capture, for real."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
-from tests.io.screen.pattern import pattern, watch
+from tests.io.screen.pattern import pattern, watch, watch_until_fresh
 
 from charles.errors import CaptureError
 from charles.io.screen.x11 import X11Source
@@ -85,10 +84,7 @@ def test_a_window_that_stops_drawing_becomes_stale_and_recovers(display, tmp_pat
         assert report.stale > 0
         assert report.age_s > 0.5
         drawing.tell("go")
-        deadline_s = time.monotonic() + 5
-        while grabbing.watch.is_stale():
-            watch(grabbing, 0.02, 60.0)
-            assert time.monotonic() < deadline_s
+        watch_until_fresh(grabbing)
 
 
 def test_a_window_is_followed_while_it_moves_and_missed_when_it_closes(display, tmp_path, source):

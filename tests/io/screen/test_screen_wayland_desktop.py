@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.io.screen.pattern import BACK, HEIGHT, WIDTH, pattern, watch
+from tests.io.screen.pattern import BACK, HEIGHT, WIDTH, pattern, watch, watch_until_fresh
 from tests.io.screen.wayland_desktop import LEFT, TOP, session_bus, wayland_desktop, why_not
 
 from charles.errors import CaptureError
@@ -139,10 +139,7 @@ def test_a_screen_on_which_nothing_moves_is_stale_until_it_does(drawing, make):
     assert [corners for corners, _ in seen[20:]] == [seen[-1][0]] * len(seen[20:])
     assert source.watch.is_stale()
     drawing.tell("go")
-    ends_s = time.monotonic() + 5
-    while source.watch.is_stale():
-        watch(source, 0.02, 60.0)
-        assert time.monotonic() < ends_s
+    watch_until_fresh(source)
 
 
 def test_a_screen_that_gets_another_size_is_followed(desktop, drawing, make):

@@ -4,14 +4,22 @@ Run as a program by :func:`tests.io.screen.pattern.pattern`. When each counter w
 just before it was handed to GStreamer, which takes it to the compositor.
 """
 
-import argparse
-import select
-import sys
 import time
 
 import gi  # pyright: ignore
 import numpy as np
-from tests.io.screen.pattern import BACK, BAR, CORNERS, HEIGHT, MOST, TALL, WIDTH, bars_of
+from tests.io.screen.pattern import (
+    BACK,
+    BAR,
+    CORNERS,
+    HEIGHT,
+    MOST,
+    TALL,
+    WIDTH,
+    bars_of,
+    draw_until_closed,
+    read_arguments,
+)
 
 gi.require_version("Gst", "1.0")
 from gi.repository import Gst  # noqa: E402 # pyright: ignore
@@ -27,35 +35,20 @@ def drawn(counter: int) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("log")
-    parser.add_argument("title")
-    parser.add_argument("gap_ms", type=float)
-    parser.add_argument("rate_hz", type=float)
-    asked = parser.parse_args()
+    asked = read_arguments()
     drawn_ns = np.memmap(asked.log, np.int64, "r+", shape=(MOST,))
     Gst.init(None)
     caps = f"video/x-raw,format=BGRx,width={WIDTH},height={HEIGHT},framerate=30/1"
     pipeline = Gst.parse_launch(f"appsrc name=source caps={caps} ! waylandsink sync=false")
     source = pipeline.get_by_name("source")
     pipeline.set_state(Gst.State.PLAYING)
-    counter, is_drawing = 0, True
-    next_s = time.monotonic()
-    while True:
-        if select.select([sys.stdin], [], [], 0)[0]:
-            word = sys.stdin.readline().strip()
-            if word in ("", "close"):
-                return
-            is_drawing = {"stop": False, "go": True}.get(word, is_drawing)
-        if is_drawing:
-            counter = (counter + 1) % MOST
-            picture = drawn(counter)
-            drawn_ns[counter] = time.monotonic_ns()
-            source.emit("push-buffer", Gst.Buffer.new_wrapped(picture))
-            if counter == 1:
-                print("ready", flush=True)
-        next_s = max(next_s + 1 / asked.rate_hz, time.monotonic())
-        time.sleep(max(0.0, next_s - time.monotonic()))
+
+    def draw(counter: int) -> None:
+        picture = drawn(counter)
+        drawn_ns[counter] = time.monotonic_ns()
+        source.emit("push-buffer", Gst.Buffer.new_wrapped(picture))
+
+    draw_until_closed(asked.rate_hz, draw)
 
 
 if __name__ == "__main__":
