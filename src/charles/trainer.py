@@ -9,12 +9,11 @@ import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
-import cv2
 import jax
 import numpy as np
 
 from charles.checkpoint import Checkpoints
-from charles.collect import collect
+from charles.companions import companions
 from charles.config import TrainConfig
 from charles.contract import (
     CaptureContract,
@@ -29,8 +28,7 @@ from charles.intake import Intake, Refilled
 from charles.learner import Learner, NotFiniteError, Restored
 from charles.messages import Checkpoint, Demand
 from charles.metrics import MetricsLog
-from charles.options import CollectOptions, PlayOptions
-from charles.process import Worker, lower_priority, stop_on_signals
+from charles.process import lower_priority, stop_on_signals
 from charles.rate_guard import NICENESS, RateGuard, slowest_pace
 from charles.run import CONFIG_FILE, read_run, write_run
 from charles.server import Server
@@ -156,7 +154,14 @@ class Trainer:
         self._server.close_lane = self._intake.close_lane
         self._server.first_step = Checkpoints(config.run_dir / "checkpoints").latest() or 0
         self._server.contract, self._server.keep_contract = self._contract, self._keep_contract
-        self._workers = self._start_workers(collectors, has_player=has_player)
+        self._workers = enter(
+            companions(
+                config.server,
+                collectors=collectors,
+                has_player=has_player,
+                accept_contract=self._accepts,
+            )
+        )
         self._server.start()
         self._learner = enter(closing(Learner(config)))
         restored = self._learner.restore(resume=resume, accepts_contract=self._accepts)
@@ -212,24 +217,6 @@ class Trainer:
         self._learner.turn(self._hot.values)
         changes = self._hot.values.differences(configured)
         self._turned = f"hot.json at the start: {', '.join(changes)}" if changes else ""
-
-    def _start_workers(self, collectors: int, *, has_player: bool) -> list[Worker]:
-        """Start the processes that run along; they find the server as any other would."""
-        server = self._config.server
-        workers = [
-            Worker(
-                f"collector {i + 1}",
-                collect_worker,
-                CollectOptions(server=server, console=False, accept_contract=self._accepts),
-            )
-            for i in range(collectors)
-        ]
-        if has_player:
-            player = PlayOptions(server=server, console=False, accept_contract=self._accepts)
-            workers.append(Worker("player", play_worker, player))
-        for worker in workers:
-            self._stack.callback(worker.stop)
-        return workers
 
     def run(self) -> TrainResult:
         """Train until the steps are done, the time is up, or somebody stops the run.
@@ -451,20 +438,6 @@ class Trainer:
     def _steps_done(self) -> int:
         """Steps done in this process, the first one apart."""
         return max(0, self._learner.step_number - self._first_step - 1)
-
-
-def collect_worker(options: CollectOptions) -> None:
-    """A collector that runs along; yields to player and trainer where cores are short."""
-    lower_priority(NICENESS + 5)
-    cv2.setNumThreads(1)
-    collect(options.server, has_console=False, accept_contract=options.accept_contract)
-
-
-def play_worker(options: PlayOptions) -> None:
-    """A player that runs along."""
-    from charles.play import play
-
-    play(options)
 
 
 def train(

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ABOVE_THE_HOOD = ("0", "0", "480", "208")
 """Left, top, width, height: the paint of the hood says who drives."""
 KEYS = {"accelerate": "up", "brake": "down", "left": "left", "right": "right"}
+PICTURES_HZ = 45.0
+"""What the game draws: more than are taken, and not all that the cores can do."""
 OFF_S, STANDS_S, STARTS_S = 0.5, 4.0, 30.0
 """How long a car may be off the road and may stand, and how long a player takes to begin."""
 
@@ -45,16 +47,16 @@ class Drive:
     mean_off_middle_m: float
 
 
-def watch(driver: str, listener: telemetry.Listener, seconds: float) -> Drive:
-    """Follow a drive until the car is off the road, stands, is broken, or the time is over."""
+def watch(driver: str, listener: telemetry.Listener, seconds: float, trace: Path) -> Drive:
+    """Follow a drive until the car is off the road, stands, or the time is over; all that is told
+    is kept in ``trace``."""
     listener.newest()  # forget what came before
     first = now = _next(listener)
     on_road_s = moved_s = now.time_s
-    middles, speeds, ended = [], [], "drove to the end"
+    instants, ended = [now], "drove to the end"
     while now.time_s < first.time_s + seconds:
         now = _next(listener)
-        middles.append(abs(now.middle_m))
-        speeds.append(now.speed_mps)
+        instants.append(now)
         on_road_s = on_road_s if now.is_off else now.time_s
         is_slow = now.speed_mps < 1.0 and now.time_s > first.time_s + STARTS_S
         moved_s = moved_s if is_slow else now.time_s
@@ -64,10 +66,12 @@ def watch(driver: str, listener: telemetry.Listener, seconds: float) -> Drive:
         if now.time_s - moved_s > STANDS_S:
             ended = "stands"
             break
+    told = {name: np.array([vars(one)[name] for one in instants]) for name in vars(now)}
+    np.savez(trace, **told)
     return Drive(driver=driver, ended=ended, distance_m=round(now.raced_m - first.raced_m, 1),
                  seconds=round(now.time_s - first.time_s, 1),
-                 mean_speed_mps=round(float(np.mean(speeds)), 2),
-                 mean_off_middle_m=round(float(np.mean(middles)), 2))  # fmt: skip
+                 mean_speed_mps=round(float(told["speed_mps"].mean()), 2),
+                 mean_off_middle_m=round(float(abs(told["middle_m"]).mean()), 2))  # fmt: skip
 
 
 def _next(listener: telemetry.Listener) -> telemetry.Instant:
@@ -102,11 +106,17 @@ def _run(command: list[str], *, timeout_s: float) -> str:
 
 
 @contextlib.contextmanager
-def player(run_dir: Path, log: Path) -> Iterator[None]:
-    """A player that drives by the game's keys."""
+def player(run_dir: Path, log: Path, curve: float) -> Iterator[None]:
+    """A player that drives by the game's keys.
+
+    Args:
+        run_dir: What it has learned.
+        log: Where it says how it went.
+        curve: The game turns its wheels slowly: of a short press less than its share arrives.
+    """
     keys = [part for name, key in KEYS.items() for part in (f"--pad.keys.{name}", key)]
     command = ["bin/play", "--checkpoint", str(run_dir), "--pad.kind", "keyboard", *keys,
-               "--no-console"]  # fmt: skip
+               "--pad.zones.steering.curve", str(curve), "--no-console"]  # fmt: skip
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=ROOT, stdout=out, stderr=out,
@@ -141,6 +151,7 @@ def main() -> None:
     parser.add_argument("--track", default=Race.track)
     parser.add_argument("--limit-mps", type=float, default=15.0)
     parser.add_argument("--pushes-s", type=float, default=4.0)
+    parser.add_argument("--curve", type=float, default=1.5, help="of the steering by keys")
     parser.add_argument("--folder", type=Path, help="where to work, and what to keep")
     parser.add_argument("--skip-training", action="store_true", help="drive with what is there")
     parser.add_argument("--out", type=Path, required=True)
@@ -158,8 +169,9 @@ def play_all(options: argparse.Namespace, folder: Path, extra: list[str]) -> dic
     """All drives, with the training before them; returns the report."""
     library = telemetry.build(Path(tempfile.mkdtemp(dir=folder)))
     run_dir, listener = folder / "run", telemetry.Listener()
-    race = Race(track=options.track, limit_mps=options.limit_mps, pushes_s=options.pushes_s)
-    report: dict = {"date": datetime.now(UTC).isoformat(timespec="seconds"),
+    race = Race(track=options.track, limit_mps=options.limit_mps, pushes_s=options.pushes_s,
+                pictures_hz=PICTURES_HZ)  # fmt: skip
+    report: dict = {"curve": options.curve, "date": datetime.now(UTC).isoformat(timespec="seconds"),
                     "track": race.track, "robot": f"{race.driver} {race.index}",
                     "limit_mps": race.limit_mps, "pushes_s": race.pushes_s,
                     "minutes": options.minutes}  # fmt: skip
@@ -174,13 +186,17 @@ def play_all(options: argparse.Namespace, folder: Path, extra: list[str]) -> dic
             picture(game, folder / "teacher.png")
             report |= train(run_dir, port, options.minutes, extra)
     for start in range(options.starts):
-        person = Race(track=race.track, driver="human", index=1, limit_mps=race.limit_mps)
-        with racing(person, f"player{start}") as game, player(run_dir, folder / "play.log"):
-            drives.append(watch("clone, by keys", listener, options.seconds))
+        person = replace(race, driver="human", index=1, pushes_s=0.0)
+        with (
+            racing(person, f"player{start}") as game,
+            player(run_dir, folder / "play.log", options.curve),
+        ):
+            drives.append(watch("clone, by keys", listener, options.seconds,
+                                folder / f"player{start}.npz"))  # fmt: skip
             picture(game, folder / f"player{start}.png")
         print(drives[-1], flush=True)
-    with racing(Race(track=race.track, limit_mps=race.limit_mps), "robot"):
-        drives.append(watch("robot", listener, options.seconds))
+    with racing(replace(race, pushes_s=0.0), "robot"):
+        drives.append(watch("robot", listener, options.seconds, folder / "robot.npz"))
     print(drives[-1], flush=True)
     listener.close()
     return {**report, "drives": [asdict(drive) for drive in drives]}

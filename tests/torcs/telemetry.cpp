@@ -5,11 +5,12 @@
 // So a robot's controls become labels, and a person's or a player's are seen the same way. It may
 // also hold the car to a speed, as a limiter does: robots race, at 200 km/h; and push its steering
 // now and then, and sometimes stop it, both unsaid, so that the driver's way back to the middle of
-// the road and to its speed is seen.
+// the road and to its speed is seen; and let the game draw no more pictures than are looked at: it
+// draws as many as it can, on all cores where there is no GPU.
 //
 // Environment: TORCS_TELEMETRY_PORTS on this host, as in "20777,20778"; TORCS_SPEED_LIMIT in m/s, 0
-// for none; TORCS_PUSHES, mean seconds between two pushes, 0 for none; TORCS_PHYSICS, the path of
-// simuv2.so.
+// for none; TORCS_PUSHES, mean seconds between two pushes, 0 for none; TORCS_PICTURES, most pictures
+// a second, 0 for as many as can be; TORCS_PHYSICS, the path of simuv2.so.
 
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <car.h>
 #include <raceman.h>
@@ -30,13 +32,14 @@ namespace {
 
 const int FIELDS = 66;  // 264 bytes, as DiRT Rally sends them
 const double PERIOD_S = 0.01;
+const double DRAWS_S = 0.002;  // less than a picture takes, more than a driver's turn
 const float GAIN = 0.5f;  // pedal per m/s under the limit
 
 tSimItf physics;
 int (*physics_init)(int, void *);
 int sender = -1;
 std::vector<sockaddr_in> receivers;
-float limit_mps, pushes_s;
+float limit_mps, pushes_s, pictures_hz;
 double due_s;
 std::mt19937 chance(0);
 
@@ -77,7 +80,9 @@ void send_packet(const tCarElt *car, double now_s) {
     field[29] = fminf(commanded.throttle, 1.0f);  // robots ask for more
     field[30] = -commanded.steer;  // TORCS counts to the left
     field[31] = fminf(commanded.brake, 1.0f);
-    // DiRT sends other things here: metres from the road's middle, its width, damage.
+    // DiRT sends other things here: where the wheels are, which turn at most so fast, as a share of
+    // their lock; metres from the road's middle, its width, damage.
+    field[62] = -car->priv.wheel[FRNT_RGT].relPos.az / car->_steerLock;
     field[63] = car->_trkPos.toMiddle;
     field[64] = car->_trkPos.seg ? car->_trkPos.seg->width : 0.0f;
     field[65] = static_cast<float>(car->_dammage);
@@ -107,8 +112,28 @@ void drive(tCarElt *car, double now_s) {
     car->_brakeCmd = applied.brake;
 }
 
+double clock_s() {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec + 1e-9 * now.tv_nsec;
+}
+
+// The game goes through all steps that are due, 2 ms each and done in far less, then draws: a call
+// that comes long after the last one ended is the first after a picture.
+void wait_for_next_picture() {
+    static double last_call_s, picture_s;
+    const double now_s = clock_s(), wait_s = picture_s + 1.0 / pictures_hz - now_s;
+    if (now_s - last_call_s > DRAWS_S) {
+        const timespec wait = {0, static_cast<long>(1e9 * fmax(wait_s, 0.0))};
+        nanosleep(&wait, nullptr);
+        picture_s = clock_s();
+    }
+    last_call_s = clock_s();
+}
+
 void update(tSituation *situation, double step_s, int telemetry) {
     const double now_s = situation->currentTime;
+    if (pictures_hz > 0.0f) wait_for_next_picture();
     if (situation->raceInfo.ncars > 0) {
         tCarElt *car = situation->cars[0];
         if (now_s < due_s - 1.0) due_s = aside.ends_s = halt.ends_s = now_s;  // it began anew
@@ -157,6 +182,7 @@ extern "C" int told(tModInfo *info) {
     info->fctInit = init;
     limit_mps = number("TORCS_SPEED_LIMIT");
     aside.mean_s = pushes_s = number("TORCS_PUSHES");
+    pictures_hz = number("TORCS_PICTURES");
     if (sender < 0) read_receivers(getenv("TORCS_TELEMETRY_PORTS"));
     return 0;
 }

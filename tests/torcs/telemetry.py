@@ -48,9 +48,12 @@ def build(folder: Path) -> Path:
     return library
 
 
-def environment(ports: tuple[int, ...], limit_mps: float, pushes_s: float) -> dict[str, str]:
+def environment(
+    ports: tuple[int, ...], limit_mps: float, pushes_s: float, pictures_hz: float
+) -> dict[str, str]:
     """What the module reads."""
     return {
+        "TORCS_PICTURES": f"{pictures_hz:g}",
         "TORCS_PUSHES": f"{pushes_s:g}",
         "TORCS_TELEMETRY_PORTS": ",".join(map(str, ports)),
         "TORCS_SPEED_LIMIT": f"{limit_mps:g}",
@@ -68,8 +71,10 @@ class Instant:
     speed_mps: float
     throttle: float
     steering: float
-    """Positive to the right."""
+    """What is asked for; positive to the right."""
     brake: float
+    wheel: float
+    """Where the front wheels are, which turn at most so fast: a share of their lock."""
     middle_m: float
     """From the middle of the road, positive to the left."""
     width_m: float
@@ -84,8 +89,8 @@ class Instant:
     def of(cls, packet: bytes) -> Self:
         field = struct.unpack("<66f", packet)
         return cls(time_s=field[0], raced_m=field[3], speed_mps=field[7], throttle=field[29],
-                   steering=field[30], brake=field[31], middle_m=field[63], width_m=field[64],
-                   damage=field[65])  # fmt: skip
+                   steering=field[30], brake=field[31], wheel=field[62], middle_m=field[63],
+                   width_m=field[64], damage=field[65])  # fmt: skip
 
 
 class Listener:

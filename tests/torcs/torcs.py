@@ -64,6 +64,8 @@ class Race:
     pushes_s: float = 0.0
     """Mean time between pushes of its steering, where it tells what it does, and sometimes stops;
     0: neither."""
+    pictures_hz: float = 0.0
+    """Most pictures that are drawn in a second, where it tells what it does; 0: all it can."""
 
 
 HUMAN_CAR = "car2-trb1"
@@ -142,7 +144,7 @@ def torcs(
             [_program(), *told],
             env={
                 **os.environ,
-                **telemetry.environment(ports, race.limit_mps, race.pushes_s),
+                **telemetry.environment(ports, race.limit_mps, race.pushes_s, race.pictures_hz),
                 "HOME": str(folder),
                 "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu/torcs/lib",
                 "MESA_EXTENSION_OVERRIDE": NO_TEXTURE_FILTER,
