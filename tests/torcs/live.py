@@ -106,17 +106,19 @@ def _run(command: list[str], *, timeout_s: float) -> str:
 
 
 @contextlib.contextmanager
-def player(run_dir: Path, log: Path, curve: float) -> Iterator[None]:
+def player(run_dir: Path, log: Path, *, pulse_ms: float, curve: float) -> Iterator[None]:
     """A player that drives by the game's keys.
 
     Args:
         run_dir: What it has learned.
         log: Where it says how it went.
+        pulse_ms: A quarter of it is the shortest press: the game looks at its keys once a picture.
         curve: The game turns its wheels slowly: of a short press less than its share arrives.
     """
     keys = [part for name, key in KEYS.items() for part in (f"--pad.keys.{name}", key)]
     command = ["bin/play", "--checkpoint", str(run_dir), "--pad.kind", "keyboard", *keys,
-               "--pad.zones.steering.curve", str(curve), "--no-console"]  # fmt: skip
+               "--pad.pulse-ms", str(pulse_ms), "--pad.zones.steering.curve", str(curve),
+               "--no-console"]  # fmt: skip
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=ROOT, stdout=out, stderr=out,
@@ -151,7 +153,8 @@ def main() -> None:
     parser.add_argument("--track", default=Race.track)
     parser.add_argument("--limit-mps", type=float, default=15.0)
     parser.add_argument("--pushes-s", type=float, default=4.0)
-    parser.add_argument("--curve", type=float, default=1.5, help="of the steering by keys")
+    parser.add_argument("--pulse-ms", type=float, default=150.0, help="of the keys")
+    parser.add_argument("--curve", type=float, default=0.75, help="of the steering by keys")
     parser.add_argument("--folder", type=Path, help="where to work, and what to keep")
     parser.add_argument("--skip-training", action="store_true", help="drive with what is there")
     parser.add_argument("--out", type=Path, required=True)
@@ -171,7 +174,8 @@ def play_all(options: argparse.Namespace, folder: Path, extra: list[str]) -> dic
     run_dir, listener = folder / "run", telemetry.Listener()
     race = Race(track=options.track, limit_mps=options.limit_mps, pushes_s=options.pushes_s,
                 pictures_hz=PICTURES_HZ)  # fmt: skip
-    report: dict = {"curve": options.curve, "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    report: dict = {"date": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "pulse_ms": options.pulse_ms, "curve": options.curve,
                     "track": race.track, "robot": f"{race.driver} {race.index}",
                     "limit_mps": race.limit_mps, "pushes_s": race.pushes_s,
                     "minutes": options.minutes}  # fmt: skip
@@ -186,10 +190,10 @@ def play_all(options: argparse.Namespace, folder: Path, extra: list[str]) -> dic
             picture(game, folder / "teacher.png")
             report |= train(run_dir, port, options.minutes, extra)
     for start in range(options.starts):
-        person = replace(race, driver="human", index=1, pushes_s=0.0)
+        person = replace(race, driver="human", index=1, pushes_s=0.0, pictures_hz=0.0)
         with (
             racing(person, f"player{start}") as game,
-            player(run_dir, folder / "play.log", options.curve),
+            player(run_dir, folder / "play.log", pulse_ms=options.pulse_ms, curve=options.curve),
         ):
             drives.append(watch("clone, by keys", listener, options.seconds,
                                 folder / f"player{start}.npz"))  # fmt: skip

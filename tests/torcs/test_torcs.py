@@ -85,3 +85,28 @@ def test_what_a_robot_commands_is_the_label_of_a_watched_game(tmp_path):
     assert labels[:, 0].max() > 0.2  # it accelerates
     assert labels[:, 1].std() > 0.01  # and steers against pushes
     assert np.abs(labels[:, 1]).max() <= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("key", "sign"), [("Left", -1.0), ("Right", 1.0)])
+def test_a_held_arrow_key_turns_a_persons_wheels_to_their_lock_and_back(tmp_path, key, sign):
+    if not telemetry.is_buildable():
+        pytest.skip("needs TORCS' headers, see tests/torcs/telemetry.py")
+    library = telemetry.build(tmp_path)
+    race, listener = Race(driver="human", index=1), telemetry.Listener()
+    with closing(listener), torcs(tmp_path, race, library=library, listener=listener) as game:
+
+        def told_after(seconds):
+            time.sleep(seconds)
+            listener.newest()
+            return listener.wait(5.0)
+
+        game.hold(key, is_down=True)
+        held = told_after(0.3)
+        game.hold(key, is_down=False)
+        let_go = told_after(0.3)
+    assert held.steering == pytest.approx(sign)
+    assert held.wheel * sign > 0.8  # the inner one's turns further than the outer one's
+    assert abs(let_go.steering) < 0.01
+    assert abs(let_go.wheel) < 0.01

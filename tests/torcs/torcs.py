@@ -52,9 +52,10 @@ class Race:
 
     track: str = "e-track-3"
     """One of the road tracks."""
-    driver: str = "berniw"
-    """Module of a robot, or ``human`` for the keyboard."""
-    index: int = 4
+    driver: str = "bt"
+    """Module of a robot, or ``human`` for the keyboard. This one drives in the middle of the road;
+    others take a racing line, which is not seen."""
+    index: int = 3
     """Which of the module's cars."""
     laps: int = 100
     height: int = 270
@@ -177,7 +178,8 @@ def configure(folder: Path, race: Race, *, is_telling: bool = False) -> None:
     hood = '<attnum name="camera head list" val="0"/><attnum name="camera" val="2"/>'
     view = "".join(
         f'<section name="{whose}">{nothing}<attnum name="map mode" val="1"/>{hood}</section>'
-        for whose in ("0", "Player", f"{race.driver} {race.index}")  # the screen's, and a driver's
+        # The screen's, and a driver's: some modules count their names from 1.
+        for whose in ("0", "Player", *(f"{race.driver} {race.index + i}" for i in (0, 1)))
     )
     graph = (DATA / "config" / "graph.xml").read_text(encoding="utf-8")
     graph = _replaced(graph, '<section name="Player">', '<section name="Nobody">')  # a person's
@@ -198,14 +200,15 @@ def configure(folder: Path, race: Race, *, is_telling: bool = False) -> None:
 def _configure_keys(home: Path) -> None:
     """Arrow keys steer at once and fully, as a pad that holds them for a share of the time needs.
 
-    By itself the game turns the wheel slowly while a key is held, and slower at speed.
+    By itself the game turns the wheel slowly while a key is held, and slower at speed. What it
+    calls sensitivity is the seconds that it takes to full lock.
     """
     home.mkdir(parents=True, exist_ok=True)
     theirs = DATA / "drivers" / "human"
     keys = (theirs / "preferences.xml").read_text(encoding="utf-8")
     mouse = keys.index('<section name="mouse">')  # has the keys, too
     ours = _replaced(keys[mouse:], 'name="steer sensitivity" val="0.8"',
-                     'name="steer sensitivity" val="100.0"')  # fmt: skip
+                     'name="steer sensitivity" val="0.01"')  # fmt: skip
     ours = _replaced(ours, 'name="steer speed sensitivity" val="0.7"',
                      'name="steer speed sensitivity" val="0.0"')  # fmt: skip
     (home / "preferences.xml").write_text(keys[:mouse] + ours, encoding="utf-8")
