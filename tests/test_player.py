@@ -203,6 +203,32 @@ def test_a_car_that_stands_before_a_still_picture_is_driven_on(run, policy):
     assert pad.updates[-1].controls.any()
 
 
+class Deaf(TownGame):
+    """A Town that tells of a wheel which never moves."""
+
+    def tick(self):
+        telemetry = super().tick()
+        return replace(telemetry, controls=telemetry.controls * np.float32([1, 0]))
+
+
+def test_a_game_that_does_not_steer_as_it_is_asked_is_told_of(run, policy, monkeypatch):
+    asked = {"acceleration_braking": 0.2, "steering": -0.3}
+    monkeypatch.setattr(policy, "predict", lambda *_: asked)
+    stepped = replace(run.config.game, is_realtime=False)
+    texts = []
+    for kind in (TownGame, Deaf):
+        game = kind(stepped, height=36, width=64, seed=0)
+        player, _, _ = make_player(run, policy, game, CommandPad(game))
+        player.keeper.wait = lambda: None
+        player.begin(SCENE)
+        for _ in range(450):
+            player.tick()
+        texts.append(player.response.text())
+    assert texts[0] == ""
+    assert texts[1].startswith("the game applies 0% of steering")
+    assert texts[1] in describe(player.report())
+
+
 def test_a_game_that_is_not_seen_is_nobodys_fault(run, policy):
     """Neither stuck nor judged: the pad was let go of."""
     stuck = UnstuckConfig(window_s=0.3, distance_m=1000.0)

@@ -128,8 +128,7 @@ def describe(report: PlayReport) -> str:
         f"capture to pad p50 {report.latency_ms.p50:.1f}, p99 {report.latency_ms.p99:.1f} ms; "
         f"stages p50/p99 ms: {stages}",
     ]
-    if report.note:
-        lines.append(report.note)
+    lines += [note for note in (report.note, report.response) if note]
     if report.remote is not None:
         remote = report.remote
         parts = {"network": remote.network_ms, "queue": remote.queued_ms,
@@ -413,7 +412,13 @@ class _Viewer:
     def _view(self, player: Player) -> PlayView:
         names = player.policy.spec.controls
         back = map(str, player.rollback.rollbacks[-1:])
-        notes = (player.sight_note(), *_person_notes(player), self._note(), *back)
+        notes = (
+            player.sight_note(),
+            player.response.text(),
+            *_person_notes(player),
+            self._note(),
+            *back,
+        )
         return PlayView(
             predictions=player.predictions,
             translated={

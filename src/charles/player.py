@@ -22,6 +22,7 @@ from charles.io.pads.pad import Pad, SpeedAware, applied_by
 from charles.observer import Inputs, Observer
 from charles.relocation import Relocation
 from charles.remote import RemoteReport
+from charles.response import Response
 from charles.rollback import Rollback, RolledBack
 from charles.sample import SampleSpec
 from charles.sight import LOST_S, is_lost
@@ -92,6 +93,8 @@ class PlayReport:
     """Of a person's turns at the wheel, where one may take it."""
     human: HumanTally | None = None
     """What became of them as samples."""
+    response: str = ""
+    """What is to be said of a game that does not do what it is asked for."""
 
 
 class Acted(NamedTuple):
@@ -204,6 +207,8 @@ class Player:
         self._unstuck = Unstuck(play.unstuck, play.rate_hz)
         self._relocation = Relocation(game, play.unstuck.fade_s, play.rate_hz)
         self.rollback = Rollback(play.rollback)
+        self.response = Response(controls, play.rate_hz)
+        """Of the game, where it tells which controls apply."""
         self._present: Staged | None = None
         self._trusted: Staged | None = None
         self._spectators = spectators
@@ -290,7 +295,9 @@ class Player:
     def _put(self, controls: np.ndarray) -> None:
         """Put controls on the pad; what it makes of them is remembered where no game tells it."""
         self._pad.update(controls)
-        if not self._shown.has_controls:
+        if self._shown.has_controls:
+            self.response.hear(controls, self._shown.controls)
+        else:
             self._applied = applied_by(self._pad, controls)
 
     def _let_person_drive(self, turn: Turn, *, passes_through: bool) -> None:
@@ -453,6 +460,7 @@ class Player:
             compilations=self.policy.num_compilations(),
             takeover=replace(self._takeover.tally) if self._takeover is not None else None,
             human=self._human.tally if self._human is not None else None,
+            response=self.response.text(),
         )
 
 
