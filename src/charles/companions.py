@@ -2,7 +2,7 @@
 other would.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import cv2
@@ -29,13 +29,15 @@ def companions(
     collecting = CollectOptions(server=server, console=False, accept_contract=accept_contract)
     playing = PlayOptions(server=server, console=False, accept_contract=accept_contract)
     with ExitStack() as stack:
-        workers = []
-        for i in range(collectors):
-            workers.append(Worker(f"collector {i + 1}", _collect, collecting))
-            stack.callback(workers[-1].stop)
+
+        def start(name: str, target: Callable[..., None], options: object) -> Worker:
+            worker = Worker(name, target, options)
+            stack.callback(worker.stop)
+            return worker
+
+        workers = [start(f"collector {i + 1}", _collect, collecting) for i in range(collectors)]
         if has_player:
-            workers.append(Worker("player", _play, playing))
-            stack.callback(workers[-1].stop)
+            workers.append(start("player", _play, playing))
         yield workers
 
 
